@@ -1,0 +1,1 @@
+"""What is true: keys, canonical bytes, signed transactions, accounts, escrow, blocks and proofs."""

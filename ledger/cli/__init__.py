@@ -1,0 +1,1 @@
+"""The command line: the dispatcher and what every command group shares."""

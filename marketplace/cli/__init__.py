@@ -1,0 +1,1 @@
+"""Commands of the node, the market and the accounts."""

@@ -1,0 +1,1 @@
+"""The law of the market, plugged into the ledger as a module. Pure."""

@@ -1,0 +1,1 @@
+"""The node: composition of engine and market, REST, server-sent events, metrics."""

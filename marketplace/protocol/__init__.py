@@ -1,0 +1,1 @@
+"""The words of the market: resources, ids, records, messages, events, codes. Pure."""

@@ -1,0 +1,150 @@
+"""The records of the market in the ledger's state, and what states they pass through."""
+
+from enum import StrEnum
+
+import msgspec
+
+from marketplace.protocol.resources import Group, Offer, Prices, Terms
+
+
+class OrderState(StrEnum):
+    """An order waits, has a lease, or is over."""
+
+    OPEN = "open"
+    MATCHED = "matched"
+    CLOSED = "closed"
+
+
+class LeaseState(StrEnum):
+    """matched → active ⇄ down → closed; a dry purse pauses a lease until a deposit or the end of its grace."""
+
+    MATCHED = "matched"
+    ACTIVE = "active"
+    DOWN = "down"
+    PAUSED = "paused"
+    CLOSED = "closed"
+
+
+class DeploymentState(StrEnum):
+    """A deployment is active until its owner, or an empty purse, closes it."""
+
+    ACTIVE = "active"
+    CLOSED = "closed"
+
+
+class Provider(msgspec.Struct, frozen=True):
+    """An account that offers hosts. `address` is its account."""
+
+    address: str
+    attributes: dict[str, str]
+    endpoint: str
+    gateway_key: str
+    leases_closed: int
+    """How many leases it ended itself."""
+    version: int
+
+
+class Host(msgspec.Struct, frozen=True):
+    """A host; `beat_ms` is block time of its last sign of life."""
+
+    beat_ms: int
+    host: str
+    provider: str
+
+
+class Bid(msgspec.Struct, frozen=True):
+    """The standing offer of a host. `height` is the block it came in: it counts for matching after that."""
+
+    denomination: str
+    expires_ms: int
+    height: int
+    host: str
+    offer: Offer
+    prices: Prices
+    provider: str
+    terms: Terms
+    version: int
+
+
+class DeviceClaim(msgspec.Struct, frozen=True):
+    """Who may offer a device. `state`: free, leased, cordoned; `lease` names the unreleased lease that holds it."""
+
+    host: str
+    id: str
+    lease: str
+    provider: str
+    state: str
+
+
+class Deployment(msgspec.Struct, frozen=True):
+    """What a tenant wants. Its purse has the same id."""
+
+    closed_ms: int
+    created_ms: int
+    denomination: str
+    dseq: int
+    groups: int
+    """How many groups: gseq runs from 1."""
+    hash: str
+    owner: str
+    reason: str
+    spec_hash: str
+    state: DeploymentState
+    version: int
+
+
+class Order(msgspec.Struct, frozen=True):
+    """A group offered to the market.
+
+    `refusals` counts, for an order that waits, the bids that failed each test; `nearest` says in words what came
+    closest and what would mend it.
+    """
+
+    closed_ms: int
+    created_ms: int
+    denomination: str
+    dseq: int
+    group: Group
+    gseq: int
+    height: int
+    nearest: str
+    oseq: int
+    owner: str
+    reason: str
+    refusals: dict[str, int]
+    state: OrderState
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A bid taken by an order. `rate_per_hour` is fixed at the match; money is metered by the ledger's meter of the same id."""
+
+    activated_ms: int
+    bid_version: int
+    closed_ms: int
+    created_ms: int
+    devices: tuple[str, ...]
+    dseq: int
+    generation: int
+    gseq: int
+    hold_per_hour: int
+    host: str
+    images: dict[str, str]
+    oseq: int
+    owner: str
+    provider: str
+    rate_per_hour: int
+    reason: str
+    released: bool
+    """True once the provider said the containers are gone: its capacity is free again."""
+    simulated: bool
+    """True where its devices are simulated ones."""
+    state: LeaseState
+
+
+class Attestation(msgspec.Struct, frozen=True):
+    """An auditor's word on a provider."""
+
+    attributes: dict[str, str]
+    auditor: str
+    provider: str
+    version: int

@@ -1,0 +1,1 @@
+"""From a lease to a container: inventory, bids, the Docker runtime, the gateway, the daemon."""

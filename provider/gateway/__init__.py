@@ -1,0 +1,1 @@
+"""The gateway that tenants reach over HTTPS: manifests, status, logs, exec."""

@@ -1,0 +1,1 @@
+"""What a host has: devices through NVML, processors, memory, disk."""

@@ -1,0 +1,1 @@
+"""Desired against actual: the journal, the reconcile loop, the executor."""

@@ -1,0 +1,1 @@
+"""Containers on the host through the Docker Engine, hardened by one profile."""

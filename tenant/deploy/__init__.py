@@ -1,0 +1,1 @@
+"""The flow from a deployment file to a running lease."""
