@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Derandomized: the same examples on every machine. A slow machine is no failure of the code.
 settings.register_profile(
-    "ci", max_examples=200, derandomize=True, deadline=None, database=None,
+    "ci",
+    max_examples=200,
+    derandomize=True,
+    deadline=None,
+    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
 settings.register_profile("dev", parent=settings.get_profile("ci"), max_examples=50)
@@ -35,7 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def docker_url() -> str:
     """URL of a real Docker Engine, started in the background if none answers."""
     done = subprocess.run(
-        [str(ROOT / ".ci" / "engine.sh"), "ensure"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False
+        [str(ROOT / ".ci" / "engine.sh"), "ensure"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, f"no Docker Engine: {done.stderr}"
     return done.stdout.strip().splitlines()[-1]
@@ -47,15 +55,19 @@ def test_image(docker_url: str) -> str:
     reference = "gpubid/busybox:test"
     done = subprocess.run(
         [str(ROOT / ".ci" / "image.sh"), docker_url, reference],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, f"the test image cannot be made: {done.stderr}"
     return reference
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty GPUBID_HOME of the test's own."""
     path = tmp_path / "home"
     monkeypatch.setenv("GPUBID_HOME", str(path))
-    yield path
+    return path

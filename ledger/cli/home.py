@@ -33,21 +33,29 @@ def home_option(function: F) -> F:
             os.environ["GPUBID_HOME"] = value
 
     return click.option(
-        "--home", type=click.Path(file_okay=False), expose_value=False, is_eager=True, callback=keep,
+        "--home",
+        type=click.Path(file_okay=False),
+        expose_value=False,
+        is_eager=True,
+        callback=keep,
         help="Folder of keys and data.  [env: GPUBID_HOME]",
     )(function)
 
 
 def node_option(function: F) -> F:
     """Add `--node URL` as parameter `node`."""
-    return click.option(
-        "--node", envvar="GPUBID_NODE", default=DEFAULT_NODE, show_default=True, help="URL of the node."
-    )(function)
+    return click.option("--node", envvar="GPUBID_NODE", default=DEFAULT_NODE, show_default=True, help="URL of the node.")(
+        function
+    )
 
 
 def from_option(function: F) -> F:
     """Add `--from KEY` as parameter `key_name`: the key that signs, by its name in the keystore."""
     return click.option(
-        "--from", "key_name", envvar="GPUBID_FROM", default="default", show_default=True,
+        "--from",
+        "key_name",
+        envvar="GPUBID_FROM",
+        default="default",
+        show_default=True,
         help="Name of the key that signs.",
     )(function)

@@ -30,7 +30,9 @@ def columns(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Text of a table with aligned columns, two spaces apart; numbers keep their own form."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(headers), *cells]) for i in range(len(headers))]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in [headers, *cells]]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in [headers, *cells]
+    ]
     return "\n".join(lines)
 
 
