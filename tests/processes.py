@@ -120,7 +120,8 @@ class User:
         """Run `gpubid ARGUMENTS` to its end."""
         return subprocess.run(
             [GPUBID, *arguments],
-            input=stdin, capture_output=True, text=True, env=environment(self.home, **self.settings), timeout=timeout_s, check=False,
+            input=stdin, capture_output=True, text=True, env=environment(self.home, **self.settings),
+            timeout=timeout_s, check=False,
         )  # fmt: skip
 
     def ok(self, *arguments: str, timeout_s: float = 120) -> str:
