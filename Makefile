@@ -41,7 +41,7 @@ test: check
 	$(PY) -m tests.run
 
 demo: setup
-	@$(PY) -m tests.demo
+	@$(PY) -m tests.acceptance.demo
 
 bench: setup-test
 	$(PY) -m tests.bench
