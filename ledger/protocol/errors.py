@@ -73,6 +73,22 @@ HTTP_STATUS: Final = MappingProxyType(
 )
 
 
+_NOT_FINAL: Final = frozenset(
+    {
+        Code.MALFORMED, Code.WRONG_CHAIN, Code.EXPIRED, Code.VALID_TOO_LONG, Code.BAD_SIGNATURE, Code.ALREADY_APPLIED,
+        Code.BAD_SEQUENCE, Code.TOO_LARGE,
+    }
+)  # fmt: skip
+
+
+def is_final(code: int) -> bool:
+    """True where a receipt of this code is the lasting result of its transaction's id.
+
+    The others say nothing about the id: the same content may still be applied, or was applied before.
+    """
+    return code not in _NOT_FINAL
+
+
 class Rejected(Exception):
     """An expected failure: `code` is consensus, `detail` is for people.
 

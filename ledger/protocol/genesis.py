@@ -6,8 +6,8 @@ import msgspec
 
 from ledger.protocol.encoding import digest, encode
 from ledger.protocol.keys import Address
-from ledger.protocol.money import Amount, Denomination
 from ledger.protocol.messages import TimeMs
+from ledger.protocol.money import Amount, Denomination
 from ledger.protocol.transaction import ChainId
 
 PROTOCOL: Final = 1

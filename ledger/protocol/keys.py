@@ -8,7 +8,7 @@ the tests. An address is the hash of the account's first key and survives rotati
 from typing import Annotated, Final
 
 import msgspec
-from nacl.bindings import crypto_sign_open, crypto_sign_seed_keypair, crypto_sign
+from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
 from nacl.exceptions import BadSignatureError, CryptoError
 
 from ledger.protocol import bech32m

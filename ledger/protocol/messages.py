@@ -31,8 +31,9 @@ class Transfer(Message, frozen=True, tag="Transfer"):
 class Delegate(Message, frozen=True, tag="Delegate"):
     """Let `key` act for the principal: which message names, how much a day, until when.
 
-    `verbs` are names of messages, or `gateway` for tokens to a provider's gateway; `spend_per_day` is in micro-units over all denominations together. A second
-    Delegate for the same key replaces the first and names its version.
+    `verbs` are names of messages, `*` for all, or `gateway` for tokens to a provider's gateway; `spend_per_day` is in
+    micro-units over all denominations together. A second Delegate for the same key replaces the first and names its
+    version. Delegate, Revoke and RotateKey always ask for the account's own key.
     """
 
     expires_ms: TimeMs
@@ -99,5 +100,14 @@ class Upgrade(Message, frozen=True, tag="Upgrade"):
 
 
 LEDGER_MESSAGES: Final[tuple[type[Message], ...]] = (
-    Transfer, Delegate, Revoke, RotateKey, Deposit, Withdraw, Mint, Burn, SetParameter, Upgrade,
+    Transfer,
+    Delegate,
+    Revoke,
+    RotateKey,
+    Deposit,
+    Withdraw,
+    Mint,
+    Burn,
+    SetParameter,
+    Upgrade,
 )

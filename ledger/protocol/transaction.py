@@ -67,6 +67,11 @@ def signing_bytes(canonical: bytes) -> bytes:
     return digest("transaction/v1", canonical)
 
 
+def rotation_bytes(chain_id: str, address: str) -> bytes:
+    """Return what a new key signs to take over an account (RotateKey.proof): 32 bytes."""
+    return digest("rotate/v1", chain_id.encode("ascii"), address.encode("ascii"))
+
+
 class Codec:
     """Decodes signed transactions whose messages are of the given types, strictly."""
 

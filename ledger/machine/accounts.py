@@ -1,0 +1,147 @@
+"""Accounts: balances, keys and rate buckets; moving, minting and burning money; rotating a key."""
+
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from ledger.machine import delegation
+from ledger.machine.context import Context
+from ledger.machine.module import Plain
+from ledger.machine.store import Store, Table
+from ledger.protocol import bech32m, keys
+from ledger.protocol.encoding import digest
+from ledger.protocol.errors import Code, Rejected, require
+from ledger.protocol.events import AccountOpened, Burned, KeyRotated, Minted, Transferred
+from ledger.protocol.messages import Burn, Mint, RotateKey, Transfer
+from ledger.protocol.money import MAX_AMOUNT, parse_amount
+from ledger.protocol.transaction import rotation_bytes
+
+NETWORK_ACCOUNT: Final = bech32m.encode(keys.PREFIX, digest("address/network/v1")[:20])
+"""Address that fees and holds go to; no key hashes to it, so nobody signs for it."""
+
+
+class Account(msgspec.Struct, frozen=True):
+    """An account. `key` is hex, empty until its first transaction; `balances` are micro-units by denomination.
+
+    `bucket_milli` thousandths of a transaction were left in the rate bucket at `bucket_ms`; a `bucket_ms` of 0 is a
+    full bucket. `sequence` counts the transactions that were signed offline.
+    """
+
+    address: str
+    balances: dict[str, int]
+    bucket_milli: int = 0
+    bucket_ms: int = 0
+    key: str = ""
+    sequence: int = 0
+    version: int = 1
+
+
+class Supply(msgspec.Struct, frozen=True):
+    """A denomination: who issues it, how much was ever minted and burned in micro-units."""
+
+    burned: int
+    denomination: str
+    issuer: str
+    minted: int
+
+
+ACCOUNTS: Table[Account] = Table("account", Account, lambda a: a.address)
+SUPPLIES: Table[Supply] = Table("supply", Supply, lambda s: s.denomination)
+
+
+def balance(store: Store, address: str, denomination: str) -> int:
+    """Return an account's balance in micro-units; 0 where there is no account."""
+    account = store.get(ACCOUNTS, address)
+    return account.balances.get(denomination, 0) if account else 0
+
+
+def debit(ctx: Context, address: str, denomination: str, amount: int) -> None:
+    """Take from an account; INSUFFICIENT_FUNDS, or SPEND_LIMIT where a delegated key spends the principal's money."""
+    account = ctx.store.require(ACCOUNTS, address, Code.ACCOUNT_NOT_FOUND)
+    rest = account.balances.get(denomination, 0) - amount
+    if rest < 0:
+        raise Rejected(Code.INSUFFICIENT_FUNDS, f"{address} lacks {-rest} micro-units of {denomination}")
+    if ctx.delegated and address == ctx.principal:
+        delegation.spend(ctx, amount)
+    balances = dict(account.balances)
+    if rest:
+        balances[denomination] = rest
+    else:
+        balances.pop(denomination, None)
+    ctx.store.put(ACCOUNTS, msgspec.structs.replace(account, balances=balances))
+
+
+def credit(ctx: Context, address: str, denomination: str, amount: int) -> None:
+    """Give to an account, opening it if need be; ADDRESS_REFUSED where a new address is not one."""
+    account = ctx.store.get(ACCOUNTS, address)
+    if account is None:
+        keys.check_address(address)
+        ctx.store.put(ACCOUNTS, Account(address=address, balances={denomination: amount} if amount else {}))
+        ctx.emit(AccountOpened(address=address))
+        return
+    if not amount:
+        return
+    balances = dict(account.balances)
+    balances[denomination] = balances.get(denomination, 0) + amount
+    ctx.store.put(ACCOUNTS, msgspec.structs.replace(account, balances=balances))
+
+
+def transfer(ctx: Context, source: str, to: str, denomination: str, amount: int) -> None:
+    """Move `amount` micro-units between accounts; refused like `debit` and `credit`."""
+    debit(ctx, source, denomination, amount)
+    credit(ctx, to, denomination, amount)
+    ctx.emit(Transferred(amount=str(amount), denomination=denomination, source=source, to=to))
+
+
+def positive(text: str) -> int:
+    """Return the amount in a message; AMOUNT_REFUSED where it is zero or too large."""
+    amount = parse_amount(text)
+    require(amount > 0, Code.AMOUNT_REFUSED, "the amount is zero")
+    return amount
+
+
+def _transfer(ctx: Context, message: Transfer) -> None:
+    amount = positive(message.amount)
+    ctx.store.require(SUPPLIES, message.denomination, Code.DENOMINATION_NOT_FOUND)
+    transfer(ctx, ctx.principal, message.to, message.denomination, amount)
+
+
+def _mint(ctx: Context, message: Mint) -> None:
+    amount = positive(message.amount)
+    supply = ctx.store.require(SUPPLIES, message.denomination, Code.DENOMINATION_NOT_FOUND)
+    require(supply.issuer == ctx.principal, Code.NOT_ISSUER, f"{supply.issuer} issues {message.denomination}")
+    # What exists never exceeds one amount, so no balance can overflow anywhere later.
+    fits = supply.minted + amount <= MAX_AMOUNT
+    require(fits, Code.AMOUNT_REFUSED, "more money than an amount can hold")
+    credit(ctx, message.to, message.denomination, amount)
+    ctx.store.put(SUPPLIES, msgspec.structs.replace(supply, minted=supply.minted + amount))
+    ctx.emit(Minted(amount=str(amount), denomination=message.denomination, to=message.to))
+
+
+def _burn(ctx: Context, message: Burn) -> None:
+    amount = positive(message.amount)
+    supply = ctx.store.require(SUPPLIES, message.denomination, Code.DENOMINATION_NOT_FOUND)
+    require(supply.issuer == ctx.principal, Code.NOT_ISSUER, f"{supply.issuer} issues {message.denomination}")
+    debit(ctx, ctx.principal, message.denomination, amount)
+    ctx.store.put(SUPPLIES, msgspec.structs.replace(supply, burned=supply.burned + amount))
+    ctx.emit(Burned(amount=str(amount), denomination=message.denomination, source=ctx.principal))
+
+
+def _rotate(ctx: Context, message: RotateKey) -> None:
+    key = bytes.fromhex(message.key)
+    keys.check_key(key)
+    account = ctx.store.require(ACCOUNTS, ctx.principal, Code.ACCOUNT_NOT_FOUND)
+    good = keys.verify(key, rotation_bytes(ctx.chain_id, ctx.principal), bytes.fromhex(message.proof))
+    require(good, Code.KEY_REFUSED, "the new key did not sign for this account")
+    changed = msgspec.structs.replace(account, key=message.key, version=account.version + 1)
+    ctx.store.put(ACCOUNTS, changed)
+    ctx.emit(KeyRotated(address=ctx.principal, key=message.key, version=changed.version))
+
+
+class Accounts(Plain):
+    """The module of money in accounts."""
+
+    name = "accounts"
+    tables = (ACCOUNTS, SUPPLIES)
+    messages = MappingProxyType({Transfer: _transfer, Mint: _mint, Burn: _burn, RotateKey: _rotate})

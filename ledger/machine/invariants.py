@@ -1,0 +1,75 @@
+"""What must always hold about money: checked on every block for what changed, and in full on demand."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from ledger.machine import params
+from ledger.machine.accounts import ACCOUNTS, SUPPLIES
+from ledger.machine.purse import CLOSED, METERS, OPEN, PURSES, accrued_at, cost_at, dry_instant, meters_of
+from ledger.machine.store import Store, Table
+from ledger.protocol.errors import Code
+
+
+def block_moves(changes: Iterable[tuple[Table[Any], str, Any, Any]]) -> None:
+    """Assert that a block's changes keep, per denomination, holdings = minted − burned, and nothing negative."""
+    moved: dict[str, int] = {}
+    for table, key, old, new in changes:
+        if table.name == ACCOUNTS.name:
+            before = old.balances if old is not None else {}
+            after = new.balances
+            if before is after:
+                continue
+            for denomination, amount in after.items():
+                assert amount > 0, f"account {key} holds {amount} {denomination}"
+                moved[denomination] = moved.get(denomination, 0) + amount
+            for denomination, amount in before.items():
+                moved[denomination] = moved.get(denomination, 0) - amount
+        elif table.name == PURSES.name:
+            assert new.balance >= 0, f"purse {key} holds {new.balance}"
+            change = new.balance - (old.balance if old is not None else 0)
+            moved[new.denomination] = moved.get(new.denomination, 0) + change
+        elif table.name == SUPPLIES.name:
+            change = new.minted - new.burned - (old.minted - old.burned if old is not None else 0)
+            moved[key] = moved.get(key, 0) - change
+    for denomination, amount in moved.items():
+        assert amount == 0, f"{amount} micro-units of {denomination} came from nowhere"
+
+
+def check_all(store: Store) -> None:
+    """Assert every invariant of the ledger's own records over the whole state."""
+    held: dict[str, int] = {}
+    for account in store.scan(ACCOUNTS):
+        for denomination, amount in account.balances.items():
+            assert amount > 0, f"account {account.address} holds {amount}"
+            held[denomination] = held.get(denomination, 0) + amount
+    now = params.chain(store).time_ms
+    for purse in store.scan(PURSES):
+        _check_purse(store, purse, now)
+        held[purse.denomination] = held.get(purse.denomination, 0) + purse.balance
+    for supply in store.scan(SUPPLIES):
+        exists = supply.minted - supply.burned
+        assert held.pop(supply.denomination, 0) == exists, f"{supply.denomination}: {exists} should exist"
+    assert not held, f"money of unknown denominations: {held}"
+    for meter in store.scan(METERS):
+        open_in_purse = meter.id in store.require(PURSES, meter.purse, Code.PURSE_NOT_FOUND).meters
+        assert open_in_purse != meter.closed, f"meter {meter.id} and its purse disagree"
+        if not meter.since_ms:
+            assert meter.paid == cost_at(meter, 0), f"meter {meter.id} is stopped and not paid exactly"
+        assert meter.fee == meter.paid * meter.take_ppm // 1_000_000, f"fee of meter {meter.id}"
+
+
+def _check_purse(store: Store, purse: Any, now: int) -> None:
+    name = f"purse {purse.id}"
+    assert purse.balance == sum(left for _, left in purse.deposits) >= 0, f"{name}: deposits differ from the balance"
+    assert all(left > 0 for _, left in purse.deposits), f"{name}: an empty deposit"
+    spent = purse.paid + purse.charged + purse.withdrawn + purse.refunded
+    assert purse.deposited == spent + purse.balance, f"{name}: {purse.deposited} in, {spent} out"
+    meters = meters_of(store, purse)
+    assert 0 <= accrued_at(purse, meters, now) <= purse.balance, f"{name}: more is due than is there"
+    if purse.state == OPEN:
+        assert purse.dry_at_ms == dry_instant(purse.balance, meters), f"{name}: wrong dry instant"
+        assert not purse.dry_at_ms or purse.dry_at_ms >= now, f"{name}: dry since {purse.dry_at_ms}"
+    else:
+        assert not any(meter.since_ms for meter in meters), f"{name}: {purse.state} with a running meter"
+    if purse.state == CLOSED:
+        assert (purse.balance, purse.meters) == (0, ()), f"{name}: closed and not empty"

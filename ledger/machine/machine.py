@@ -1,0 +1,282 @@
+"""The transition function: the state of a chain, and what a block makes of it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from ledger.machine import admission, params, snapshot
+from ledger.machine.accounts import ACCOUNTS, SUPPLIES, Account, Accounts, Supply
+from ledger.machine.context import Context
+from ledger.machine.delegation import Delegations
+from ledger.machine.escrow import Escrow
+from ledger.machine.invariants import block_moves, check_all
+from ledger.machine.module import Handler, Module
+from ledger.machine.remembered import Remembered
+from ledger.machine.schedule import SCHEDULE, Agenda
+from ledger.machine.store import Store
+from ledger.machine.tree import Tree
+from ledger.protocol import genesis as rules
+from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
+from ledger.protocol.encoding import encode
+from ledger.protocol.errors import Code, Rejected
+from ledger.protocol.genesis import Genesis
+from ledger.protocol.keys import check_address
+from ledger.protocol.money import MAX_AMOUNT, parse_amount
+from ledger.protocol.proof import Proof, build, key_hash, state_root, value_hash
+from ledger.protocol.transaction import Codec, Signed
+
+
+class UpgradeRequired(Exception):
+    """The chain goes on under rules that this software does not know; `fix` says what to do."""
+
+    def __init__(self, protocol: int, height: int) -> None:
+        super().__init__(f"block {height} follows protocol {protocol}; this software knows up to {rules.PROTOCOL}")
+        self.protocol = protocol
+        self.height = height
+        self.fix = "install a release that knows this protocol and start again"
+
+
+class Machine:
+    """State in memory, changed by whole blocks only. An exception out of `apply_block` is a bug: stop and replay."""
+
+    def __init__(self, genesis: Genesis, modules: Sequence[Module]) -> None:
+        """State of height 0; ValueError or Rejected where the genesis contradicts itself."""
+        self._wire(genesis, modules)
+        self._allocate()
+        self._start()
+        self.head = Header(
+            chain_id=genesis.chain_id,
+            height=0,
+            parent=genesis.hash,
+            protocol=genesis.protocol,
+            results=results_hash((), (), ()),
+            state_root=self._commit(),
+            time_ms=genesis.time_ms,
+            transactions=transactions_hash([]),
+        )
+
+    def _wire(self, genesis: Genesis, modules: Sequence[Module]) -> None:
+        """Put the modules together: tables, handlers, parameters. State is empty after it."""
+        self.genesis = genesis
+        self._governance = params.Governance()
+        self.modules: tuple[Module, ...] = (Accounts(), Delegations(), Escrow(), self._governance, *modules)
+        self.store = Store([SCHEDULE, *(table for module in self.modules for table in module.tables)])
+        self._handlers: dict[type[Any], Handler] = {}
+        self._kinds: dict[str, Callable[[Context, str], None]] = {}
+        for module in self.modules:
+            for message, handler in module.messages.items():
+                assert message not in self._handlers, f"two modules handle {message.__name__}"
+                self._handlers[message] = handler
+            for kind, due in module.kinds.items():
+                assert kind not in self._kinds, f"two modules schedule {kind}"
+                self._kinds[kind] = due
+            self._governance.declare(module.parameters)
+        self.codec = Codec(tuple(self._handlers))
+        self._remembered = Remembered()
+        self._tree = Tree()
+        self._governance.follow(self.store)
+
+    def _allocate(self) -> None:
+        """Write the genesis into state."""
+        genesis, store = self.genesis, self.store
+        minted = {spec.name: 0 for spec in genesis.denominations}
+        if len(minted) != len(genesis.denominations):
+            raise ValueError("the genesis names a denomination twice")
+        if genesis.protocol > rules.PROTOCOL:
+            raise UpgradeRequired(genesis.protocol, 0)
+        for address in (genesis.governance, *(spec.issuer for spec in genesis.denominations)):
+            check_address(address)
+        for allocation in genesis.allocations:
+            check_address(allocation.address)
+            amount = parse_amount(allocation.amount)
+            minted[allocation.denomination] += amount
+            account = store.get(ACCOUNTS, allocation.address) or Account(address=allocation.address, balances={})
+            held = account.balances.get(allocation.denomination, 0) + amount
+            if held:
+                account = Account(address=account.address, balances=account.balances | {allocation.denomination: held})
+            store.put(ACCOUNTS, account)
+        for spec in genesis.denominations:
+            if minted[spec.name] > MAX_AMOUNT:
+                raise ValueError(f"the genesis allocates more {spec.name} than an amount can hold")
+            store.put(SUPPLIES, Supply(burned=0, denomination=spec.name, issuer=spec.issuer, minted=minted[spec.name]))
+        for name, value in sorted(genesis.parameters.items()):
+            if not self._governance.fits(name, value):
+                raise ValueError(f"the genesis sets parameter {name} to {value}, which is unknown or out of bounds")
+            store.put(params.PARAMETERS, params.Parameter(name=name, value=value))
+        store.put(params.CHAIN, params.Chain(height=0, protocol=genesis.protocol, time_ms=genesis.time_ms))
+
+    def _start(self) -> None:
+        """Build every cache from state."""
+        self._agenda = Agenda(self.store)
+        for module in self.modules:
+            module.rebuild(self.store)
+
+    def apply_block(self, time_ms: int, transactions: Sequence[Signed], verified: bool = False) -> BlockResult:
+        """Apply a block: what begins it, what fell due, transactions, what ends it; then root and header.
+
+        `time_ms` is block time, after the last block's. `verified` says that the signatures were found good.
+        AssertionError is a bug, UpgradeRequired a newer protocol; the machine is of no use after either.
+        """
+        assert time_ms > self.head.time_ms, f"block time {time_ms} is not after {self.head.time_ms}"
+        height = self.head.height + 1
+        self._remembered.forget(time_ms)
+        begin = self._context(time_ms, height)
+        begin.protocol = params.advance(begin)
+        if begin.protocol > rules.PROTOCOL:
+            raise UpgradeRequired(begin.protocol, height)
+        for module in self.modules:
+            module.begin_block(begin)
+        self._run_due(begin, time_ms)
+        receipts = tuple(self._transact(signed, index, begin, verified) for index, signed in enumerate(transactions))
+        end = self._context(time_ms, height, begin.protocol)
+        for module in self.modules:
+            module.end_block(end)
+        first, last = tuple(begin.events), tuple(end.events)
+        self.head = Header(
+            chain_id=self.genesis.chain_id,
+            height=height,
+            parent=self.head.hash,
+            protocol=begin.protocol,
+            results=results_hash(receipts, first, last),
+            state_root=self._commit(),
+            time_ms=time_ms,
+            transactions=transactions_hash([signed.raw for signed in transactions]),
+        )
+        return BlockResult(header=self.head, receipts=receipts, begin_events=first, end_events=last)
+
+    def _context(self, time_ms: int, height: int, protocol: int = 0) -> Context:
+        return Context(
+            self.store,
+            self._governance.values,
+            self._notify,
+            chain_id=self.genesis.chain_id,
+            governance=self.genesis.governance,
+            height=height,
+            protocol=protocol,
+            time=time_ms,
+        )
+
+    def _notify(self, ctx: Context, purse: str, what: str) -> None:
+        for module in self.modules:
+            module.on_purse(ctx, purse, what)
+
+    def _run_due(self, ctx: Context, time_ms: int) -> None:
+        """Run what fell due, each at its own due time; what that schedules may fall due in turn."""
+        while (item := self._agenda.take(time_ms)) is not None:
+            ctx.time, kind, id = item
+            self._kinds[kind](ctx, id)
+        ctx.time = time_ms
+
+    def _transact(self, signed: Signed, index: int, block: Context, verified: bool) -> Receipt:
+        """Apply one transaction, or refuse it; either way its id is remembered once its signature was found good."""
+        transaction = signed.transaction
+        ctx = self._context(block.time, block.height, block.protocol)
+        ctx.principal, ctx.signer, ctx.tx_id = transaction.principal, transaction.signer, signed.id
+        mark = self.store.mark()
+        remember = False
+        code, detail = 0, ""
+        try:
+            if not verified and not signed.signature_is_good():
+                raise Rejected(Code.BAD_SIGNATURE, "the signature does not match")
+            longest = ctx.parameter("max_validity_ms")
+            admission.check_window(transaction, self.genesis.chain_id, ctx.time, longest)
+            if transaction.nonce:
+                if self._remembered.knows(signed.id, transaction.valid_until):
+                    raise Rejected(Code.ALREADY_APPLIED, "a transaction of this id has its result")
+                remember = True
+            ctx.delegated = admission.admit(ctx, transaction)
+            mark = self.store.mark()
+            for message in transaction.messages:
+                self._handlers[type(message)](ctx, message)
+        except Rejected as refusal:
+            self.store.rollback(mark)
+            code, detail = int(refusal.code), refusal.detail
+            ctx.events = []
+        receipt = Receipt(id=signed.id, height=ctx.height, index=index, code=code, events=tuple(ctx.events), detail=detail)
+        if remember:
+            self._remembered.add(signed.id, transaction.valid_until, receipt)
+        return receipt
+
+    def _commit(self) -> str:
+        """Bring the tree up to date with what changed, check the money, empty the undo log; return the root in hex."""
+        changes = list(self.store.changes())
+        block_moves(changes)
+        self._tree.update(
+            (key_hash(f"{table.name}/{key}"), None if new is None else value_hash(encode(new))) for table, key, _, new in changes
+        )
+        self.store.forget()
+        return self._state_root()
+
+    def _state_root(self) -> str:
+        return state_root(self._tree.root, self._remembered.roots()).hex()
+
+    def check(self, signed: Signed, now_ms: int | None = None) -> None:
+        """Refuse cheaply, before queueing, what a block would refuse; nothing changes and the signature is not checked.
+
+        `now_ms` is the engine's estimate of block time. Without it only what no later block could accept is refused:
+        the last block may be long ago, so neither a long validity nor an empty bucket is judged.
+        """
+        transaction = signed.transaction
+        now = self.head.time_ms if now_ms is None else max(now_ms, self.head.time_ms)
+        values = self._governance.values
+        longest = None if now_ms is None else values["max_validity_ms"]
+        admission.check_window(transaction, self.genesis.chain_id, now, longest)
+        if transaction.nonce and self._remembered.knows(signed.id, transaction.valid_until):
+            raise Rejected(Code.ALREADY_APPLIED, "a transaction of this id has its result")
+        account, _ = admission.check_key(self.store, transaction, now)
+        if now_ms is not None:
+            admission.check_rate(account, now, values["bucket_burst"], values["bucket_refill_per_s"])
+
+    def parameters(self) -> dict[str, int]:
+        """Return every parameter's value now, by name."""
+        return dict(sorted(self._governance.values.items()))
+
+    def next_due(self) -> int | None:
+        """Return the earliest time in ms at which something falls due, or None."""
+        return self._agenda.next_due()
+
+    def receipt_of(self, tx_id: str) -> Receipt | None:
+        """Return the first result of a remembered id; None once its validity is over, or if this machine was restored since."""
+        return self._remembered.receipt_of(tx_id)
+
+    def prove(self, key: str) -> Proof:
+        """Return a proof that the record of full key `table/key` is in the state of the head, or is not."""
+        table, _, name = key.partition("/")
+        record = self.store.get(self.store.tables[table], name) if table in self.store.tables else None
+        kh = key_hash(key)
+        value = None if record is None else encode(record)
+        return build(key, value, self._tree.bucket(kh), self._tree.path(kh), self._remembered.roots())
+
+    def snapshot(self) -> bytes:
+        """Return the whole state with its head, for `restore`."""
+        return snapshot.dump(self.head, self.store, list(self._remembered.ids()))
+
+    @classmethod
+    def restore(cls, genesis: Genesis, modules: Sequence[Module], data: bytes) -> Self:
+        """Return a machine in the state of a snapshot; ValueError where the state does not have its head's root."""
+        machine = cls.__new__(cls)
+        machine._wire(genesis, modules)
+        head, ids = snapshot.load(data, machine.store)
+        if head.chain_id != genesis.chain_id:
+            raise ValueError(f"the snapshot is of chain {head.chain_id}")
+        for minute, names in ids:
+            for id in names:
+                machine._remembered.add(id, minute * 60_000, None)
+        machine._start()
+        machine.head = head
+        if machine._commit() != head.state_root:
+            raise ValueError("the state of the snapshot does not have the root that its header names")
+        return machine
+
+    def invariants(self) -> None:
+        """Check everything that must hold, over the whole state and from scratch; AssertionError names what does not."""
+        check_all(self.store)
+        for module in self.modules:
+            module.invariants(self.store)
+        tree = Tree()
+        tree.update(
+            (key_hash(f"{table.name}/{table.key(record)}"), value_hash(encode(record)))
+            for table in self.store.tables.values()
+            for record in self.store.scan(table)
+        )
+        assert tree.root == self._tree.root, "the tree differs from one built from scratch"
+        assert self._state_root() == self.head.state_root, "the state changed outside a block"

@@ -1,0 +1,206 @@
+"""Live state: tables of frozen records in memory, ordered indexes, and an undo log.
+
+The undo log serves twice: a refused transaction is rolled back to its mark, and at the end of a block the log names
+every record that changed, so that the state tree looks at those alone.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from enum import IntEnum
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+from sortedcontainers import SortedList
+
+from ledger.protocol.errors import Rejected
+
+R = TypeVar("R", bound=msgspec.Struct)
+Watcher = Callable[[Any, Any], None]
+
+_LONG: Final = 512
+"""A plain list of keys is quicker and smaller than a SortedList up to about here."""
+
+
+class Table(Generic[R]):
+    """A kind of record: its name, its type, its key, and what it is found by.
+
+    `name` is of a-z and _; the full key in state is `name/key`. An index maps a value to keys in ascending order;
+    a record whose value is None is not in that index.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        record: type[R],
+        key: Callable[[R], str],
+        indexes: Mapping[str, Callable[[R], Hashable | None]] | None = None,
+    ) -> None:
+        assert name.replace("_", "a").isalpha(), name
+        assert name.islower(), name
+        self.name = name
+        self.record = record
+        self.key = key
+        self.indexes = dict(indexes or {})
+
+
+class Store:
+    """State in memory. Every write is logged until `forget`, and can be undone back to a mark."""
+
+    def __init__(self, tables: Iterable[Table[Any]]) -> None:
+        self.tables: dict[str, Table[Any]] = {}
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._indexes: dict[str, dict[str, dict[Hashable, Any]]] = {}
+        self._order: dict[str, Any] = {}
+        self._watchers: dict[str, list[Watcher]] = {}
+        self._attached: set[str] = set()
+        self._log: list[tuple[Table[Any], str, Any]] = []
+        for table in tables:
+            assert table.name not in self.tables, f"two tables are called {table.name}"
+            self.tables[table.name] = table
+            self._rows[table.name] = {}
+            self._indexes[table.name] = {name: {} for name in table.indexes}
+            self._watchers[table.name] = []
+            if table.indexes:
+                self._attached.add(table.name)
+
+    def get(self, table: Table[R], key: str) -> R | None:
+        """Return the record, or None."""
+        found: R | None = self._rows[table.name].get(key)
+        return found
+
+    def require(self, table: Table[R], key: str, code: IntEnum, detail: str = "") -> R:
+        """Return the record; Rejected with `code` where there is none."""
+        found: R | None = self._rows[table.name].get(key)
+        if found is None:
+            raise Rejected(code, detail or key)
+        return found
+
+    def put(self, table: Table[R], record: R) -> None:
+        """Insert the record, or replace the one of the same key."""
+        key = table.key(record)
+        rows = self._rows[table.name]
+        old = rows.get(key)
+        self._log.append((table, key, old))
+        rows[key] = record
+        if table.name in self._attached:
+            self._moved(table, key, old, record)
+
+    def delete(self, table: Table[R], key: str) -> None:
+        """Remove the record; it must be there."""
+        old = self._rows[table.name].pop(key)
+        self._log.append((table, key, old))
+        if table.name in self._attached:
+            self._moved(table, key, old, None)
+
+    def find(self, table: Table[R], index: str, value: Hashable) -> list[R]:
+        """Return the records of an indexed value, in ascending key order."""
+        rows = self._rows[table.name]
+        return [rows[key] for key in self._indexes[table.name][index].get(value, ())]
+
+    def scan(self, table: Table[R]) -> Iterator[R]:
+        """Iterate over all records in ascending key order; the table may change meanwhile."""
+        order = self._order.get(table.name)
+        if order is None:
+            # Made on first use: tables that nobody scans pay nothing for an order.
+            order = self._order[table.name] = SortedList(self._rows[table.name])
+            self._attached.add(table.name)
+        rows = self._rows[table.name]
+        for key in list(order):
+            if key in rows:
+                yield rows[key]
+
+    def count(self, table: Table[R], index: str | None = None, value: Hashable = None) -> int:
+        """Return how many records there are, of all or of an indexed value."""
+        if index is None:
+            return len(self._rows[table.name])
+        return len(self._indexes[table.name][index].get(value, ()))
+
+    def watch(self, table: Table[Any], watcher: Watcher) -> None:
+        """Call `watcher(old, new)` on each change of a record, undone ones included; None stands for no record.
+
+        This is how a cache beside the state stays true when a transaction is rolled back.
+        """
+        self._watchers[table.name].append(watcher)
+        self._attached.add(table.name)
+
+    def mark(self) -> int:
+        """Return a point to roll back to."""
+        return len(self._log)
+
+    def rollback(self, mark: int) -> None:
+        """Undo everything since `mark`, newest first."""
+        log = self._log
+        while len(log) > mark:
+            table, key, old = log.pop()
+            rows = self._rows[table.name]
+            new = rows.get(key)
+            if old is None:
+                del rows[key]
+            else:
+                rows[key] = old
+            if table.name in self._attached:
+                self._moved(table, key, new, old)
+
+    def changes(self) -> Iterator[tuple[Table[Any], str, Any, Any]]:
+        """Iterate over (table, key, record before, record now) of what changed since `forget`, each once."""
+        first: dict[str, dict[str, Any]] = {}
+        for table, key, old in self._log:
+            seen = first.get(table.name)
+            if seen is None:
+                seen = first[table.name] = {}
+            if key not in seen:
+                seen[key] = old
+        for name, seen in first.items():
+            rows = self._rows[name]
+            table = self.tables[name]
+            for key, old in seen.items():
+                new = rows.get(key)
+                if new is not old:
+                    yield table, key, old, new
+
+    def forget(self) -> None:
+        """Empty the undo log: what was written stays."""
+        self._log.clear()
+
+    def _moved(self, table: Table[Any], key: str, old: Any, new: Any) -> None:
+        for name, value_of in table.indexes.items():
+            before = None if old is None else value_of(old)
+            after = None if new is None else value_of(new)
+            if before != after:
+                index = self._indexes[table.name][name]
+                if before is not None:
+                    _take(index, before, key)
+                if after is not None:
+                    _insert(index, after, key)
+        order = self._order.get(table.name)
+        if order is not None and (old is None) != (new is None):
+            if new is None:
+                order.remove(key)
+            else:
+                order.add(key)
+        for watcher in self._watchers[table.name]:
+            watcher(old, new)
+
+
+def _insert(index: dict[Hashable, Any], value: Hashable, key: str) -> None:
+    keys = index.get(value)
+    if keys is None:
+        index[value] = [key]
+    elif type(keys) is list:
+        insort(keys, key)
+        if len(keys) > _LONG:
+            index[value] = SortedList(keys)
+    else:
+        keys.add(key)
+
+
+def _take(index: dict[Hashable, Any], value: Hashable, key: str) -> None:
+    keys = index[value]
+    if type(keys) is list:
+        place = bisect_left(keys, key)
+        assert keys[place] == key
+        del keys[place]
+    else:
+        keys.remove(key)
+    if not keys:
+        del index[value]

@@ -1,0 +1,100 @@
+"""The state root: a bucket tree over every record, brought up to date once a block from what changed.
+
+H is SHA-256. `kh = H(0x10 ‖ key)`, `vh = H(0x00 ‖ canonical value)`. A record lives in the bucket that the first 16
+bits of `kh` name. A bucket is `0x02 ‖ kh₁‖vh₁ ‖ kh₂‖vh₂ …` sorted by `kh`; its digest is H of that, or 32 zero bytes
+when empty. Above it are four levels of 16 children, node = `H(0x01 ‖ 16 × 32 bytes)`. Each level is one bytearray of
+groups of 513 bytes that begin with 0x01, so that a group is hashed as one slice.
+"""
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Final
+
+BUCKETS: Final = 1 << 16
+EMPTY: Final = bytes(32)
+_GROUP: Final = 1 + 16 * 32
+
+
+class Tree:
+    """Digests only: 64 bytes a record and 2 MiB of levels. The records themselves are the store's."""
+
+    def __init__(self) -> None:
+        self._buckets: list[bytearray | None] = [None] * BUCKETS
+        self._levels: list[bytearray] = []
+        child, groups = EMPTY, BUCKETS >> 4
+        while groups:
+            self._levels.append(bytearray((b"\x01" + child * 16) * groups))
+            child = sha256(b"\x01" + child * 16).digest()
+            groups >>= 4
+        self.root = child
+
+    def update(self, changes: Iterable[tuple[bytes, bytes | None]]) -> bytes:
+        """Take in (kh, vh or None for a record that is gone) and return the new root R."""
+        dirty: dict[int, bytearray | None] = {}
+        buckets = self._buckets
+        for kh, vh in changes:
+            number = kh[0] << 8 | kh[1]
+            bucket = buckets[number]
+            if bucket is None:
+                bucket = buckets[number] = bytearray(b"\x02")
+            dirty[number] = bucket
+            _place(bucket, kh, vh)
+        changed: dict[int, bytes] = {}
+        for number, bucket in dirty.items():
+            assert bucket is not None
+            if len(bucket) == 1:
+                buckets[number] = None
+                changed[number] = EMPTY
+            else:
+                changed[number] = sha256(bucket).digest()
+        for level in self._levels:
+            parents: dict[int, None] = {}
+            for number, value in changed.items():
+                group = number >> 4
+                start = group * _GROUP + 1 + (number & 15) * 32
+                level[start : start + 32] = value
+                parents[group] = None
+            view = memoryview(level)
+            changed = {group: sha256(view[group * _GROUP : (group + 1) * _GROUP]).digest() for group in parents}
+            view.release()
+        self.root = changed.get(0, self.root)
+        return self.root
+
+    def bucket(self, kh: bytes) -> bytes:
+        """Return the entries of the bucket that `kh` belongs to, without its tag."""
+        bucket = self._buckets[kh[0] << 8 | kh[1]]
+        return b"" if bucket is None else bytes(bucket[1:])
+
+    def path(self, kh: bytes) -> list[tuple[int, list[bytes]]]:
+        """Return (place, the 16 children) of each level from the buckets up, for the bucket of `kh`."""
+        number = kh[0] << 8 | kh[1]
+        out = []
+        for level in self._levels:
+            start = (number >> 4) * _GROUP + 1
+            out.append((number & 15, [bytes(level[start + 32 * i : start + 32 * i + 32]) for i in range(16)]))
+            number >>= 4
+        return out
+
+
+def _place(bucket: bytearray, kh: bytes, vh: bytes | None) -> None:
+    """Set, insert or remove one entry of a bucket."""
+    at = bucket.find(kh)
+    # The bytes of a key's hash may also stand across other entries: only their own place counts.
+    while at >= 0 and at & 63 != 1:
+        at = bucket.find(kh, at + 1)
+    if at >= 0:
+        if vh is None:
+            del bucket[at : at + 64]
+        else:
+            bucket[at + 32 : at + 64] = vh
+        return
+    if vh is None:
+        return
+    low, high = 0, len(bucket) >> 6
+    while low < high:
+        middle = (low + high) >> 1
+        if bucket[1 + 64 * middle : 33 + 64 * middle] < kh:
+            low = middle + 1
+        else:
+            high = middle
+    bucket[1 + 64 * low : 1 + 64 * low] = kh + vh
