@@ -26,7 +26,7 @@ class RegisterProvider(Message, frozen=True, tag="RegisterProvider"):
 
     endpoint: Endpoint
     gateway_key: HashHex
-    attributes: Attributes = {}
+    attributes: Attributes = msgspec.field(default_factory=dict)
     version: Version = 0
 
 

@@ -32,6 +32,14 @@ class DeploymentState(StrEnum):
     CLOSED = "closed"
 
 
+class DeviceState(StrEnum):
+    """free → leased → free, or cordoned until its provider says that it is clean."""
+
+    FREE = "free"
+    LEASED = "leased"
+    CORDONED = "cordoned"
+
+
 class Provider(msgspec.Struct, frozen=True):
     """An account that offers hosts. `address` is its account."""
 
@@ -48,8 +56,12 @@ class Host(msgspec.Struct, frozen=True):
     """A host; `beat_ms` is block time of its last sign of life."""
 
     beat_ms: int
+    bids: int
+    """How many versions its bid has had: a version is never given twice."""
     host: str
     provider: str
+    silent: bool
+    """True from the silence limit on until its next sign of life: its bid does not match meanwhile."""
 
 
 class Bid(msgspec.Struct, frozen=True):
@@ -67,13 +79,13 @@ class Bid(msgspec.Struct, frozen=True):
 
 
 class DeviceClaim(msgspec.Struct, frozen=True):
-    """Who may offer a device. `state`: free, leased, cordoned; `lease` names the unreleased lease that holds it."""
+    """Who may offer a device. `lease` names the unreleased lease that holds it, or the one that left it cordoned."""
 
     host: str
     id: str
     lease: str
     provider: str
-    state: str
+    state: DeviceState
 
 
 class Deployment(msgspec.Struct, frozen=True):
@@ -97,9 +109,12 @@ class Order(msgspec.Struct, frozen=True):
     """A group offered to the market.
 
     `refusals` counts, for an order that waits, the bids that failed each test; `nearest` says in words what came
-    closest and what would mend it.
+    closest and what would mend it. `arrival` numbers orders as they came; `avoid` names the bids ("provider/host/version")
+    whose leases of this group their provider ended.
     """
 
+    arrival: int
+    avoid: tuple[str, ...]
     closed_ms: int
     created_ms: int
     denomination: str
@@ -116,7 +131,10 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """A bid taken by an order. `rate_per_hour` is fixed at the match; money is metered by the ledger's meter of the same id."""
+    """A bid taken by an order. `rate_per_hour` is fixed at the match; money is metered by the ledger's meter of the same id.
+
+    `devices` come in the order of the group's units, replica by replica. `hold_per_hour` is never over the rate.
+    """
 
     activated_ms: int
     bid_version: int
@@ -138,6 +156,8 @@ class Lease(msgspec.Struct, frozen=True):
     """True once the provider said the containers are gone: its capacity is free again."""
     simulated: bool
     """True where its devices are simulated ones."""
+    since_ms: int
+    """Block time at which its present state began; of an active lease, its last start."""
     state: LeaseState
 
 
@@ -148,3 +168,22 @@ class Attestation(msgspec.Struct, frozen=True):
     auditor: str
     provider: str
     version: int
+
+
+class Clock(msgspec.Struct, frozen=True):
+    """What the market remembers from block to block: one record.
+
+    `last_ms` is the time of the newest block, `resumed_ms` that of the first block after the last gap: nobody is
+    blamed for silence before it. `arrivals` counts orders.
+    """
+
+    arrivals: int
+    last_ms: int
+    resumed_ms: int
+
+
+class Look(msgspec.Struct, frozen=True):
+    """An order that the work budget of a block left for the next one."""
+
+    arrival: int
+    order: str

@@ -17,6 +17,8 @@ Word = Annotated[str, msgspec.Meta(max_length=32, pattern=r"^[a-z0-9]*$")]
 AttributeKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
 AttributeValue = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[ -~]*$")]
 StorageClass = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_-]{1,32}$")]
+PricedModel = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]{1,32}|\*)$")]
+PricedClass = Annotated[str, msgspec.Meta(pattern=r"^([a-zA-Z0-9_-]{1,32}|\*)$")]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
 MilliCpu = Annotated[int, msgspec.Meta(ge=0, le=10**7)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=256)]
@@ -67,10 +69,10 @@ class Prices(_Part, frozen=True):
     """
 
     cpu: Amount
-    gpu: Annotated[dict[Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]{1,32}|\*)$")], Amount], msgspec.Meta(max_length=64)]
+    gpu: Annotated[dict[PricedModel, Amount], msgspec.Meta(max_length=64)]
     memory: Amount
     port: Amount
-    storage: Annotated[dict[Annotated[str, msgspec.Meta(pattern=r"^([a-zA-Z0-9_-]{1,32}|\*)$")], Amount], msgspec.Meta(max_length=17)]
+    storage: Annotated[dict[PricedClass, Amount], msgspec.Meta(max_length=17)]
 
 
 class Terms(_Part, frozen=True):
@@ -126,6 +128,7 @@ class Group(_Part, frozen=True):
 
     `limit_per_hour` is the most the whole group may cost, in micro-units. `selection` is `automatic`, or `manual`:
     the tenant takes a bid by hand. `deadline_ms` is block time after which an open order is closed (0: none).
+    `duration_ms` is how long a lease must be allowed to run (0: no promise asked).
     """
 
     limit_per_hour: Amount
@@ -133,6 +136,7 @@ class Group(_Part, frozen=True):
     resources: Annotated[tuple[ResourceUnit, ...], msgspec.Meta(min_length=1, max_length=64)]
     attributes: Attributes = {}
     deadline_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] = 0
+    duration_ms: Annotated[int, msgspec.Meta(ge=0, le=2**50)] = 0
     selection: Annotated[str, msgspec.Meta(pattern=r"^(automatic|manual)$")] = "automatic"
     signed_by: SignedBy = SignedBy()
 

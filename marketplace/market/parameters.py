@@ -1,0 +1,18 @@
+"""The market's parameters: name -> (default, lowest, highest). Times in ms."""
+
+from types import MappingProxyType
+from typing import Final
+
+PARAMETERS: Final = MappingProxyType(
+    {
+        "activation_ms": (180_000, 1_000, 86_400_000),
+        "manifest_ms": (60_000, 1_000, 86_400_000),
+        "match_tests_per_block": (200_000, 1, 10**9),
+        "max_deployments": (1_000, 1, 10**6),
+        "max_hosts": (1_000, 1, 10**6),
+        "min_funding_ms": (60_000, 0, 86_400_000),
+        "silence_close_ms": (600_000, 1_000, 86_400_000),
+        "silence_ms": (150_000, 1_000, 86_400_000),
+    }
+)
+"""What each one is stands in the package's README."""

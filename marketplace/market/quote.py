@@ -1,0 +1,87 @@
+"""What a group would cost now, and why where nothing fits: for readers, from state alone."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ledger.machine.store import Store
+from marketplace.market.placement import Fit, Miss, ask_of, entry_of, examine
+from marketplace.market.tables import BIDS, host_key
+from marketplace.market.words import closeness, nearest
+from marketplace.protocol.resources import Group
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """The cheapest bid for a group now; or none, with how many bids fail which test and the nearest miss.
+
+    `rate_per_hour` is a decimal string in micro-units, "" where nothing fits. Each group is quoted alone.
+    """
+
+    bid_version: int
+    denomination: str
+    devices: tuple[str, ...]
+    fitting: int
+    """How many bids fit."""
+    group: str
+    host: str
+    models: dict[str, int]
+    nearest: str
+    provider: str
+    rate_per_hour: str
+    refusals: dict[str, int]
+
+
+def quote(store: Store, groups: Sequence[Group], denomination: str, now_ms: int) -> list[Quote]:
+    """A quote for each group at `now_ms` (block time); bids that start to count with the next block are included.
+
+    AMOUNT_REFUSED where a limit is no amount.
+    """
+    return [_quote(store, group, denomination, now_ms) for group in groups]
+
+
+def _quote(store: Store, group: Group, denomination: str, now_ms: int) -> Quote:
+    ask = ask_of(group, denomination)
+    best: Fit | None = None
+    closest: Miss | None = None
+    refusals: dict[str, int] = {}
+    fitting = bids = 0
+    for bid in store.scan(BIDS):
+        if bid.expires_ms <= now_ms:
+            continue
+        bids += 1
+        entry = entry_of(store, host_key(bid.provider, bid.host))
+        assert entry is not None
+        found = examine(store, ask, entry, None)
+        if isinstance(found, Fit):
+            fitting += 1
+            if best is None or _rank(found) < _rank(best):
+                best = found
+        else:
+            refusals[found.test] = refusals.get(found.test, 0) + 1
+            if closest is None or closeness(found) < closeness(closest):
+                closest = found
+    return Quote(
+        bid_version=best.entry.bid.version if best else 0,
+        denomination=denomination,
+        devices=best.devices if best else (),
+        fitting=fitting,
+        group=group.name,
+        host=best.entry.bid.host if best else "",
+        models=_models(best) if best else {},
+        nearest="" if best else nearest(closest, group, denomination, bids),
+        provider=best.entry.bid.provider if best else "",
+        rate_per_hour=str(best.rate) if best else "",
+        refusals=dict(sorted(refusals.items())),
+    )
+
+
+def _rank(fit: Fit) -> tuple[int, int, str]:
+    return (fit.rate, fit.entry.bid.height, fit.entry.key)
+
+
+def _models(fit: Fit) -> dict[str, int]:
+    by_id = {device.id: device.model for device in fit.entry.bid.offer.devices}
+    models: dict[str, int] = {}
+    for id in fit.devices:
+        models[by_id[id]] = models.get(by_id[id], 0) + 1
+    return models
