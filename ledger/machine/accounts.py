@@ -1,7 +1,8 @@
 """Accounts: balances, keys and rate buckets; moving, minting and burning money; rotating a key."""
 
+from sys import intern
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -21,20 +22,47 @@ NETWORK_ACCOUNT: Final = bech32m.encode(keys.PREFIX, digest("address/network/v1"
 """Address that fees and holds go to; no key hashes to it, so nobody signs for it."""
 
 
-class Account(msgspec.Struct, frozen=True):
-    """An account. `key` is hex, empty until its first transaction; `balances` are micro-units by denomination.
+class Account(msgspec.Struct, frozen=True, gc=False):
+    """An account. `key` is hex, empty until its first transaction.
 
-    `bucket_milli` thousandths of a transaction were left in the rate bucket at `bucket_ms`; a `bucket_ms` of 0 is a
-    full bucket. `sequence` counts the transactions that were signed offline.
+    `money` is denomination, micro-units, denomination, micro-units …, by denomination, none of them zero: a flat
+    tuple takes a third of a mapping's memory, and there may be millions of accounts. `bucket_milli` thousandths of a
+    transaction were left in the rate bucket at `bucket_ms`; a `bucket_ms` of 0 is a full bucket. `sequence` counts
+    the transactions that were signed offline.
     """
 
     address: str
-    balances: dict[str, int]
     bucket_milli: int = 0
     bucket_ms: int = 0
     key: str = ""
+    money: tuple[str | int, ...] = ()
     sequence: int = 0
     version: int = 1
+
+    @property
+    def balances(self) -> dict[str, int]:
+        """Micro-units by denomination."""
+        money: Any = self.money
+        return dict(zip(money[::2], money[1::2], strict=True))
+
+    def holds(self, denomination: str) -> int:
+        """Micro-units of a denomination."""
+        money: Any = self.money
+        for at in range(0, len(money), 2):
+            if money[at] == denomination:
+                amount: int = money[at + 1]
+                return amount
+        return 0
+
+    def holding(self, denomination: str, amount: int) -> "Account":
+        """The same account with `amount` micro-units of a denomination."""
+        money: Any = self.money
+        if len(money) <= 2 and (not money or money[0] == denomination):
+            money = (money[0] if money else intern(denomination), amount) if amount else ()
+        else:
+            balances = self.balances | {denomination: amount}
+            money = tuple(part for name in sorted(balances) if balances[name] for part in (intern(name), balances[name]))
+        return msgspec.structs.replace(self, money=money)
 
 
 class Supply(msgspec.Struct, frozen=True):
@@ -53,23 +81,18 @@ SUPPLIES: Table[Supply] = Table("supply", Supply, lambda s: s.denomination)
 def balance(store: Store, address: str, denomination: str) -> int:
     """Return an account's balance in micro-units; 0 where there is no account."""
     account = store.get(ACCOUNTS, address)
-    return account.balances.get(denomination, 0) if account else 0
+    return account.holds(denomination) if account else 0
 
 
 def debit(ctx: Context, address: str, denomination: str, amount: int) -> None:
     """Take from an account; INSUFFICIENT_FUNDS, or SPEND_LIMIT where a delegated key spends the principal's money."""
     account = ctx.store.require(ACCOUNTS, address, Code.ACCOUNT_NOT_FOUND)
-    rest = account.balances.get(denomination, 0) - amount
+    rest = account.holds(denomination) - amount
     if rest < 0:
         raise Rejected(Code.INSUFFICIENT_FUNDS, f"{address} lacks {-rest} micro-units of {denomination}")
     if ctx.delegated and address == ctx.principal:
         delegation.spend(ctx, amount)
-    balances = dict(account.balances)
-    if rest:
-        balances[denomination] = rest
-    else:
-        balances.pop(denomination, None)
-    ctx.store.put(ACCOUNTS, msgspec.structs.replace(account, balances=balances))
+    ctx.store.put(ACCOUNTS, account.holding(denomination, rest))
 
 
 def credit(ctx: Context, address: str, denomination: str, amount: int) -> None:
@@ -77,14 +100,11 @@ def credit(ctx: Context, address: str, denomination: str, amount: int) -> None:
     account = ctx.store.get(ACCOUNTS, address)
     if account is None:
         keys.check_address(address)
-        ctx.store.put(ACCOUNTS, Account(address=address, balances={denomination: amount} if amount else {}))
+        ctx.store.put(ACCOUNTS, Account(address=address).holding(denomination, amount))
         ctx.emit(AccountOpened(address=address))
         return
-    if not amount:
-        return
-    balances = dict(account.balances)
-    balances[denomination] = balances.get(denomination, 0) + amount
-    ctx.store.put(ACCOUNTS, msgspec.structs.replace(account, balances=balances))
+    if amount:
+        ctx.store.put(ACCOUNTS, account.holding(denomination, account.holds(denomination) + amount))
 
 
 def transfer(ctx: Context, source: str, to: str, denomination: str, amount: int) -> None:

@@ -15,15 +15,15 @@ def block_moves(changes: Iterable[tuple[Table[Any], str, Any, Any]]) -> None:
     moved: dict[str, int] = {}
     for table, key, old, new in changes:
         if table.name == ACCOUNTS.name:
-            before = old.balances if old is not None else {}
-            after = new.balances
+            before = old.money if old is not None else ()
+            after = new.money
             if before is after:
                 continue
-            for denomination, amount in after.items():
-                assert amount > 0, f"account {key} holds {amount} {denomination}"
-                moved[denomination] = moved.get(denomination, 0) + amount
-            for denomination, amount in before.items():
-                moved[denomination] = moved.get(denomination, 0) - amount
+            for at in range(0, len(after), 2):
+                assert after[at + 1] > 0, f"account {key} holds {after[at + 1]} {after[at]}"
+                moved[after[at]] = moved.get(after[at], 0) + after[at + 1]
+            for at in range(0, len(before), 2):
+                moved[before[at]] = moved.get(before[at], 0) - before[at + 1]
         elif table.name == PURSES.name:
             assert new.balance >= 0, f"purse {key} holds {new.balance}"
             change = new.balance - (old.balance if old is not None else 0)

@@ -89,11 +89,8 @@ class Machine:
             check_address(allocation.address)
             amount = parse_amount(allocation.amount)
             minted[allocation.denomination] += amount
-            account = store.get(ACCOUNTS, allocation.address) or Account(address=allocation.address, balances={})
-            held = account.balances.get(allocation.denomination, 0) + amount
-            if held:
-                account = Account(address=account.address, balances=account.balances | {allocation.denomination: held})
-            store.put(ACCOUNTS, account)
+            account = store.get(ACCOUNTS, allocation.address) or Account(address=allocation.address)
+            store.put(ACCOUNTS, account.holding(allocation.denomination, account.holds(allocation.denomination) + amount))
         for spec in genesis.denominations:
             if minted[spec.name] > MAX_AMOUNT:
                 raise ValueError(f"the genesis allocates more {spec.name} than an amount can hold")
