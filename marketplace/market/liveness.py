@@ -6,6 +6,7 @@ still, nobody could beat.
 
 import msgspec
 
+from ledger.machine import schedule
 from ledger.machine.context import Context
 from ledger.protocol.errors import require
 from marketplace.market import leases
@@ -17,6 +18,9 @@ from marketplace.protocol.messages import Heartbeat
 from marketplace.protocol.records import LeaseState
 
 SILENCE = "host_silence"
+
+TICK = "market_tick"
+"""Scheduled while anybody is to be judged: a quiet chain then has blocks, and only one that stood still has a gap."""
 
 
 def heartbeat(ctx: Context, msg: Heartbeat) -> None:
@@ -33,6 +37,20 @@ def heartbeat(ctx: Context, msg: Heartbeat) -> None:
 def watch(ctx: Context, key: str) -> None:
     """Look at a host when it would have been silent for too long."""
     ctx.schedule(ctx.time + ctx.parameter("silence_ms"), SILENCE, key)
+    if not schedule.is_set(ctx.store, TICK, "market"):
+        _next_tick(ctx)
+
+
+def tick(ctx: Context, id: str) -> None:
+    """Scheduled: go on while a host is not silent or a lease is not closed."""
+    del id
+    if ctx.store.count(HOSTS, "heard", True) or ctx.store.count(LEASES, "unclosed", True):
+        _next_tick(ctx)
+
+
+def _next_tick(ctx: Context) -> None:
+    # From block time, not from the tick's own due time: a long gap is not ticked through.
+    ctx.schedule(max(ctx.time, clock(ctx.store).last_ms) + (ctx.parameter("silence_ms") >> 1), TICK, "market")
 
 
 def beat(ctx: Context, key: str) -> None:

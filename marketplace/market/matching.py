@@ -47,7 +47,7 @@ def _leave(ctx: Context, looks: list[tuple[int, str]]) -> None:
 
 
 def look_at(ctx: Context, book: Book, id: str) -> int:
-    """Match an order, or write down why it waits; returns how many bids were tested."""
+    """Match an order, or write down why it waits; returns its cost: the bids tested, and 1."""
     order = ctx.store.get(ORDERS, id)
     assert order is not None, id
     if escrow.purse_view(ctx.store, deployment_of(order), ctx.time).state == "dry":
@@ -58,10 +58,10 @@ def look_at(ctx: Context, book: Book, id: str) -> int:
     if best is not None:
         leases.match(ctx, order, best)
         book.refresh()
-        return tests
+        return tests + 1
     refusals, words, more = explain(ctx, book, ask)
     _wait(ctx, order, refusals, words)
-    return tests + more
+    return tests + more + 1
 
 
 def find(ctx: Context, book: Book, ask: Ask) -> tuple[Fit | None, int]:

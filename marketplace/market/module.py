@@ -60,6 +60,7 @@ class Market(Plain):
             bids.EXPIRY: bids.expire,
             orders.DEADLINE: orders.deadline,
             liveness.SILENCE: liveness.silence,
+            liveness.TICK: liveness.tick,
             leases.ACTIVATION: liveness.activation,
             leases.DOWN: liveness.down_too_long,
             leases.TERM: liveness.term_over,

@@ -48,7 +48,10 @@ def deployment_of(record: Lease | Order | Deployment) -> str:
 
 PROVIDERS: Final[Table[Provider]] = Table("provider", Provider, lambda r: r.address)
 HOSTS: Final[Table[Host]] = Table(
-    "host", Host, lambda r: host_key(r.provider, r.host), indexes={"provider": lambda r: r.provider}
+    "host",
+    Host,
+    lambda r: host_key(r.provider, r.host),
+    indexes={"provider": lambda r: r.provider, "heard": lambda r: None if r.silent else True},
 )
 BIDS: Final[Table[Bid]] = Table("bid", Bid, lambda r: host_key(r.provider, r.host), indexes={"provider": lambda r: r.provider})
 DEVICES: Final[Table[DeviceClaim]] = Table(
@@ -79,6 +82,7 @@ LEASES: Final[Table[Lease]] = Table(
         "provider": lambda r: r.provider,
         "deployment": deployment_of,
         "live": lambda r: None if r.state is LeaseState.CLOSED else deployment_of(r),
+        "unclosed": lambda r: None if r.state is LeaseState.CLOSED else True,
         "active": lambda r: True if r.state is LeaseState.ACTIVE else None,
         "host": lambda r: None if r.released else host_key(r.provider, r.host),
     },

@@ -11,9 +11,9 @@ from ledger.protocol.keys import address_of, public_key
 from ledger.protocol.messages import Message
 from ledger.protocol.transaction import Transaction, sign_transaction
 from marketplace.market.module import Market
-from marketplace.market.tables import BIDS, DEPLOYMENTS, HOSTS, LEASES, ORDERS
+from marketplace.market.tables import BIDS, DEPLOYMENTS, DEVICES, HOSTS, LEASES, ORDERS
 from marketplace.protocol import messages as m
-from marketplace.protocol.records import Bid, Deployment, Host, Lease, Order
+from marketplace.protocol.records import Bid, Deployment, DeviceClaim, Host, Lease, Order
 from marketplace.protocol.resources import (
     Device,
     GpuAsk,
@@ -275,6 +275,10 @@ class World:
         if deployment is None:
             return list(self.machine.store.scan(LEASES))
         return self.machine.store.find(LEASES, "deployment", deployment)
+
+    def claims(self) -> list[DeviceClaim]:
+        """All device claims, in order of id."""
+        return list(self.machine.store.scan(DEVICES))
 
     def order(self, id: str) -> Order:
         """An order that exists."""
