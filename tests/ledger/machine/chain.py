@@ -1,9 +1,13 @@
 """A small chain for tests: named users with money, and a way to send what they sign."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
+from ledger.machine.accounts import balance
+from ledger.machine.context import Context
 from ledger.machine.machine import Machine
+from ledger.machine.module import Plain
 from ledger.protocol import keys
 from ledger.protocol.block import BlockResult, Receipt
 from ledger.protocol.errors import Rejected
@@ -13,6 +17,7 @@ from ledger.protocol.transaction import Signed, Transaction, sign_transaction
 
 START = 1_700_000_000_000
 CREDIT = "ucredit"
+CHAIN = "test-1"
 
 
 class User:
@@ -28,15 +33,40 @@ ADA, BOB, CAT = User("ada"), User("bob"), User("cat")
 GOVERNOR, ISSUER = User("governor"), User("issuer")
 
 
+class Probe(Plain):
+    """A module that does at the end (or beginning) of a block what a test asks, and notes what it hears of purses."""
+
+    name = "probe"
+
+    def __init__(self) -> None:
+        self.first: list[Callable[[Context], Any]] = []
+        self.last: list[Callable[[Context], Any]] = []
+        self.heard: list[tuple[str, str, int]] = []
+        self.on_funded: Callable[[Context, str], Any] | None = None
+
+    def begin_block(self, ctx: Context) -> None:
+        """Run what was asked for the beginning."""
+        while self.first:
+            self.first.pop(0)(ctx)
+
+    def end_block(self, ctx: Context) -> None:
+        """Run what was asked for the end."""
+        while self.last:
+            self.last.pop(0)(ctx)
+
+    def on_purse(self, ctx: Context, purse: str, what: str) -> None:
+        """Note it with its time."""
+        self.heard.append((purse, what, ctx.time))
+        if what == "funded" and self.on_funded:
+            self.on_funded(ctx, purse)
+
+
 def genesis(**changes: Any) -> Genesis:
     """A genesis with 10^12 micro-units for each user."""
     people = (ADA, BOB, CAT, GOVERNOR, ISSUER)
     fields: dict[str, Any] = {
-        "chain_id": "test-1",
-        "denominations": (
-            DenominationSpec(issuer=ISSUER.address, name=CREDIT),
-            DenominationSpec(issuer=ISSUER.address, name="uother"),
-        ),
+        "chain_id": CHAIN,
+        "denominations": tuple(DenominationSpec(issuer=ISSUER.address, name=name) for name in (CREDIT, "uother")),
         "governance": GOVERNOR.address,
         "time_ms": START,
         "allocations": tuple(Allocation(address=u.address, amount=str(10**12), denomination=CREDIT) for u in people),
@@ -48,7 +78,8 @@ class Chain:
     """A machine with what tests do to it. `now` is the time of the last block."""
 
     def __init__(self, modules: tuple[Any, ...] = (), **changes: Any) -> None:
-        self.machine = Machine(genesis(**changes), modules)
+        self.probe = Probe()
+        self.machine = Machine(genesis(**changes), (*modules, self.probe))
         self.now = START
         self.sent = 0
 
@@ -60,7 +91,7 @@ class Chain:
         """The bytes of a signed transaction."""
         self.sent += 1
         fields: dict[str, Any] = {
-            "chain_id": "test-1",
+            "chain_id": CHAIN,
             "messages": messages,
             "nonce": f"{self.sent:032x}",
             "principal": user.address,
@@ -77,8 +108,8 @@ class Chain:
 
     def send(self, user: User, *messages: Message, at: int | None = None, **changes: Any) -> Receipt:
         """One transaction in a block of its own."""
-        if at is not None and "valid_until" not in changes and "nonce" not in changes:
-            changes["valid_until"] = at + 60_000
+        if at is not None:
+            changes = {"valid_until": at + 60_000} | changes
         return self.block(self.sign(user, *messages, **changes), at=at).receipts[0]
 
     def ok(self, user: User, *messages: Message, at: int | None = None, **changes: Any) -> Receipt:
@@ -87,14 +118,17 @@ class Chain:
         assert receipt.ok, receipt
         return receipt
 
+    def act(self, *steps: Callable[[Context], Any], at: int | None = None) -> BlockResult:
+        """A block without transactions at whose end `steps` are called."""
+        self.probe.last.extend(steps)
+        return self.block(at=at)
+
     def balance(self, user: User | str, denomination: str = CREDIT) -> int:
         """Micro-units in an account."""
-        from ledger.machine.accounts import balance
-
         return balance(self.machine.store, user if isinstance(user, str) else user.address, denomination)
 
 
-def refused(call: Any, *args: Any, **kwargs: Any) -> int:
+def refused(call: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
     """The code with which a call is refused; 0 where it is not."""
     try:
         call(*args, **kwargs)
