@@ -179,7 +179,9 @@ class World:
         """Register a provider."""
         self.ok(who, m.RegisterProvider(endpoint="https://127.0.0.1:8443", gateway_key="0" * 64, attributes=attributes))
 
-    def host(self, who: str = "pat", name: str = "h1", *, bid: Offer | None = None, price: Prices | None = None, **terms: Any) -> None:
+    def host(
+        self, who: str = "pat", name: str = "h1", *, bid: Offer | None = None, price: Prices | None = None, **terms: Any
+    ) -> None:
         """Register a host with a bid on it, which counts by the time this returns. One H100 where nothing is said."""
         self.ok(who, m.RegisterHost(host=name))
         self.bid(who, name, bid=bid or offer(device(f"{who}/{name}/0")), price=price, **terms)
@@ -214,7 +216,9 @@ class World:
             version=(old.version if old else 0) if version is None else version,
         )
 
-    def create(self, *groups: Group, dseq: int = 1, deposit: int = 100 * CREDIT, denomination: str = "ucredit") -> m.CreateDeployment:
+    def create(
+        self, *groups: Group, dseq: int = 1, deposit: int = 100 * CREDIT, denomination: str = "ucredit"
+    ) -> m.CreateDeployment:
         """A CreateDeployment."""
         return m.CreateDeployment(
             denomination=denomination, deposit=str(deposit), dseq=dseq, groups=groups or (group(),), hash="a" * 64
