@@ -218,6 +218,13 @@ class Book:
         for price, key in merge(*(self._free[name] for name in names if name in self._free)):
             yield price * gpus, self.entries[key]
 
+    def breadth(self, group: Group) -> int:
+        """How many bids `offering` goes through, at most."""
+        classes = classes_of(group)
+        if classes == (NO_GPU,) or ANY in classes:
+            return len(self.entries)
+        return sum(len(self._offered.get(name, ())) for name in classes)
+
     def offering(self, group: Group) -> list[Entry]:
         """Bids whose host offers all models that a group asks for, free or not, in order of key."""
         classes = classes_of(group)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from marketplace.protocol.resources import SIMULATED, Device, GpuAsk, GpuModel, Group
 
-SEARCH_STEPS: Final = 4_096
+SEARCH_STEPS: Final = 1_024
 """Most steps of the search over kinds on one host: what is not found within them does not fit."""
 
 Kind = tuple[str, str, int, str]

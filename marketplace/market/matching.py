@@ -20,6 +20,9 @@ from marketplace.protocol.records import Look, Order
 MORE = "match_more"
 """Scheduled so that a block follows where the work budget left orders unlooked at."""
 
+EXPLAINED_MOST = 256
+"""An order that waits already is told anew why only while at most so many bids are to be gone through for it."""
+
 DRY = "the deployment's purse is dry: deposit to it"
 
 
@@ -58,6 +61,8 @@ def look_at(ctx: Context, book: Book, id: str) -> int:
     if best is not None:
         leases.match(ctx, order, best)
         book.refresh()
+        return tests + 1
+    if order.nearest and book.breadth(order.group) > EXPLAINED_MOST:
         return tests + 1
     refusals, words, more = explain(ctx, book, ask)
     _wait(ctx, order, refusals, words)

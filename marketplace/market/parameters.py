@@ -7,7 +7,7 @@ PARAMETERS: Final = MappingProxyType(
     {
         "activation_ms": (180_000, 1_000, 86_400_000),
         "manifest_ms": (60_000, 1_000, 86_400_000),
-        "match_tests_per_block": (200_000, 1, 10**9),
+        "match_tests_per_block": (50_000, 1, 10**9),
         "max_deployments": (1_000, 1, 10**6),
         "max_hosts": (1_000, 1, 10**6),
         "min_funding_ms": (60_000, 0, 86_400_000),

@@ -202,7 +202,8 @@ def _priced(ask: Ask, entry: Entry) -> Fit | Miss:
     devices: tuple[str, ...] = ()
     models: dict[str, int] = {}
     if ask.need.gpus:
-        chosen = choose(ask.group, entry.free.devices, entry.prices.of_gpu)
+        enough = ask.need.gpus <= len(entry.free.devices)
+        chosen = choose(ask.group, entry.free.devices, entry.prices.of_gpu) if enough else None
         if chosen is None:
             return Miss(ask.need.gpus, entry, _usable(ask.group, entry.free.devices), "gpu")
         devices, models = chosen

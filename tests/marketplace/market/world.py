@@ -22,9 +22,7 @@ from marketplace.protocol.resources import (
     Offer,
     Prices,
     ResourceUnit,
-    SignedBy,
     Terms,
-    Volume,
     device_id,
 )
 
@@ -316,6 +314,3 @@ class World:
     def _there(record: Any) -> Any:
         assert record is not None
         return record
-
-
-__all__ = ["SignedBy", "Terms", "Volume", "World"]
