@@ -4,7 +4,7 @@ An engine that cannot be reached raises `Unknown`: the caller changes nothing. I
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -20,6 +20,25 @@ class StartFailed(Exception):
         super().__init__(f"{kind}: {detail}")
         self.kind = kind
         self.detail = detail
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Stream(Protocol[T_co]):
+    """Items as they come. `close()` may be called from another thread while `next()` waits, and ends it."""
+
+    def __iter__(self) -> Iterator[T_co]:
+        """Itself."""
+        ...
+
+    def __next__(self) -> T_co:
+        """The next item; StopIteration at the end or after `close()`."""
+        ...
+
+    def close(self) -> None:
+        """End it; repeatable."""
+        ...
 
 
 class Credentials(msgspec.Struct, frozen=True):
@@ -55,8 +74,8 @@ class PortMap(msgspec.Struct, frozen=True):
 class ContainerSpec(msgspec.Struct, frozen=True):
     """One container of a lease: service `service`, replica `replica` (from 0), at a generation of the lease.
 
-    Sizes are bytes, `cpu_milli` thousandths of a processor, `disk` bounds the writable layer. `devices` are UUIDs as NVML names them; `simulated` ones are passed
-    as environment only, no device reaches the container.
+    Sizes are bytes, `cpu_milli` thousandths of a processor, `disk` bounds the writable layer. `devices` are UUIDs as
+    NVML names them; `simulated` ones are passed as environment only, no device reaches the container.
     """
 
     lease: str
@@ -193,11 +212,14 @@ class Runtime(Protocol):
         """Leases of which anything (container, network, volume) is on the host."""
         ...
 
-    def logs(self, container: str, *, follow: bool, tail: int | None, since: str = "") -> Iterator[LogLine]:
-        """Lines of a container's output, oldest first; with `follow` until it ends. `close()` the iterator to stop."""
+    def logs(self, container: str, *, follow: bool, tail: int | None, since: str = "") -> Stream[LogLine]:
+        """Lines of a container's output, oldest first; with `follow` until it ends, `Unknown` where the engine goes away.
+
+        `since` is the RFC 3339 time of a line: those from it on are given.
+        """
         ...
 
-    def execute(self, container: str, command: tuple[str, ...], stdin: bytes = b"") -> Iterator[Chunk]:
+    def execute(self, container: str, command: tuple[str, ...], stdin: bytes = b"") -> Stream[Chunk]:
         """Run a command inside; the last chunk has its exit code."""
         ...
 
@@ -205,6 +227,6 @@ class Runtime(Protocol):
         """Run a command inside with a terminal."""
         ...
 
-    def events(self) -> Iterator[str]:
+    def events(self) -> Stream[str]:
         """Lease ids whose containers changed, as it happens; ends when the engine goes away."""
         ...
