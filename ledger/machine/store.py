@@ -7,7 +7,7 @@ every record that changed, so that the state tree looks at those alone.
 from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from enum import IntEnum
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from sortedcontainers import SortedList
@@ -17,7 +17,7 @@ from ledger.protocol.errors import Rejected
 R = TypeVar("R", bound=msgspec.Struct)
 Watcher = Callable[[Any, Any], None]
 
-_LONG: Final = 512
+_LONG = 512
 """A plain list of keys is quicker and smaller than a SortedList up to about here."""
 
 

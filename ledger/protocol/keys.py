@@ -17,10 +17,10 @@ from ledger.protocol.errors import Code, Rejected
 
 PREFIX: Final = "gpu"
 
-Address = Annotated[str, msgspec.Meta(min_length=42, max_length=42, pattern=r"^gpu1[02-9ac-hj-np-z]{38}$")]
-KeyHex = Annotated[str, msgspec.Meta(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
-HashHex = Annotated[str, msgspec.Meta(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}$")]
-SignatureHex = Annotated[str, msgspec.Meta(min_length=128, max_length=128, pattern=r"^[0-9a-f]{128}$")]
+Address = Annotated[str, msgspec.Meta(min_length=42, max_length=42, pattern=r"^gpu1[02-9ac-hj-np-z]{38}\Z")]
+KeyHex = Annotated[str, msgspec.Meta(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}\Z")]
+HashHex = Annotated[str, msgspec.Meta(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}\Z")]
+SignatureHex = Annotated[str, msgspec.Meta(min_length=128, max_length=128, pattern=r"^[0-9a-f]{128}\Z")]
 
 _P: Final = 2**255 - 19
 # y coordinates of the eight points of small order; the sign bit does not matter.

@@ -11,8 +11,8 @@ import msgspec
 from ledger.protocol.keys import Address, KeyHex, SignatureHex
 from ledger.protocol.money import Amount, Denomination
 
-Verb = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z*]{1,32}$")]
-PurseId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9/]{1,96}$")]
+Verb = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z*]{1,32}\Z")]
+PurseId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9/]{1,96}\Z")]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
@@ -88,7 +88,7 @@ class Burn(Message, frozen=True, tag="Burn"):
 class SetParameter(Message, frozen=True, tag="SetParameter"):
     """Change a protocol parameter; only governance may."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,48}$")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,48}\Z")]
     value: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 

@@ -11,10 +11,10 @@ MAX_AMOUNT: Final = 2**63 - 1
 
 MS_PER_HOUR: Final = 3_600_000
 
-Amount = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,18})$")]
+Amount = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,18})\Z")]
 """An amount in micro-units as it stands in a message: a decimal string, no sign, no leading zero."""
 
-Denomination = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9]{2,15}$")]
+Denomination = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9]{2,15}\Z")]
 
 Micro = NewType("Micro", int)
 

@@ -53,7 +53,7 @@ class ProofLevel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The other 15 children of a node: bit i of `present` is set where child i is named in `siblings` (hex)."""
 
     present: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
-    siblings: Annotated[str, msgspec.Meta(max_length=15 * 64, pattern=r"^([0-9a-f]{64})*$")]
+    siblings: Annotated[str, msgspec.Meta(max_length=15 * 64, pattern=r"^([0-9a-f]{64})*\Z")]
 
 
 class ProofMinute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +66,7 @@ class ProofMinute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """That the record `key` (`table/key`) has the canonical JSON `value`, or (None) that there is no such record."""
 
-    bucket: Annotated[str, msgspec.Meta(max_length=128 * MAX_BUCKET, pattern=r"^([0-9a-f]{128})*$")]
+    bucket: Annotated[str, msgspec.Meta(max_length=128 * MAX_BUCKET, pattern=r"^([0-9a-f]{128})*\Z")]
     key: str
     levels: tuple[ProofLevel, ...]
     minutes: tuple[ProofMinute, ...]

@@ -18,8 +18,8 @@ MAX_BYTES: Final = 256 * 1024
 
 MAX_MESSAGES: Final = 64
 
-ChainId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{1,46}$")]
-Nonce = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?$")]
+ChainId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{1,46}\Z")]
+Nonce = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")]
 
 
 class Transaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
