@@ -11,7 +11,7 @@ from typing import Any, Final
 from sortedcontainers import SortedList
 
 from ledger.machine.store import Store
-from marketplace.market.placement import Entry, entry_of, offers_models
+from marketplace.market.placement import Entry, entry_of
 from marketplace.market.tables import (
     ATTESTATIONS,
     BIDS,
@@ -225,14 +225,18 @@ class Book:
             return len(self.entries)
         return sum(len(self._offered.get(name, ())) for name in classes)
 
-    def offering(self, group: Group) -> list[Entry]:
-        """Bids whose host offers all models that a group asks for, free or not, in order of key."""
+    def offering(self, group: Group, most: int) -> list[Entry]:
+        """Bids of hosts that offer a model that a group asks for, free or not: the cheapest `most` of them."""
         classes = classes_of(group)
         if classes == (NO_GPU,):
-            return [self.entries[key] for key in sorted(self.entries)]
+            return [self.entries[key] for _, key in self._by_cpu[:most]]
         names = sorted(self._offered) if ANY in classes else classes
-        keys = {key for name in names for _, key in self._offered.get(name, ())}
-        return [self.entries[key] for key in sorted(keys) if offers_models(group, self.entries[key].bid.offer.devices)]
+        keys: dict[str, None] = {}
+        for _, key in merge(*(self._offered[name] for name in names if name in self._offered)):
+            if len(keys) == most:
+                break
+            keys[key] = None
+        return [self.entries[key] for key in keys]
 
     def picture(self) -> object:
         """All that the book holds, for comparison with one built anew."""

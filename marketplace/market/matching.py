@@ -21,7 +21,7 @@ MORE = "match_more"
 """Scheduled so that a block follows where the work budget left orders unlooked at."""
 
 EXPLAINED_MOST = 256
-"""An order that waits already is told anew why only while at most so many bids are to be gone through for it."""
+"""Why an order waits is worked out over so many bids, the cheapest first; anew only where there are no more of them."""
 
 DRY = "the deployment's purse is dry: deposit to it"
 
@@ -90,7 +90,7 @@ def explain(ctx: Context, book: Book, ask: Ask) -> tuple[dict[str, int], str, in
     """How many bids fail which test first, the nearest miss in words, and how many bids were tested."""
     refusals: dict[str, int] = {}
     closest: Miss | None = None
-    offering = book.offering(ask.group)
+    offering = book.offering(ask.group, EXPLAINED_MOST)
     for entry in offering:
         found = examine(ctx.store, ask, entry, ctx.height)
         assert isinstance(found, Miss), f"{entry.key} fits after all"
@@ -98,8 +98,10 @@ def explain(ctx: Context, book: Book, ask: Ask) -> tuple[dict[str, int], str, in
         if closest is None or closeness(found) < closeness(closest):
             closest = found
     others = len(book.entries) - len(offering)
-    if others:
-        refusals["gpu_model"] = others
+    if others and len(offering) < EXPLAINED_MOST:
+        refusals["gpu_model"] = refusals.get("gpu_model", 0) + others
+    elif others:
+        refusals["not_tested"] = others
     return refusals, nearest(closest, ask.group, ask.denomination, len(book.entries)), len(offering)
 
 

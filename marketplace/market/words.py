@@ -42,12 +42,11 @@ def asked_models(group: Group) -> str:
 
 def nearest(miss: Miss | None, group: Group, denomination: str, books: int) -> str:
     """One sentence: the nearest miss with its cheapest remedy. `books` is how many bids there are at all."""
-    if miss is None:
+    if miss is None or miss.test == "gpu_model":
         return "no bid is in the book" if not books else f"no bid offers {asked_models(group)}"
     who = f"host {miss.entry.bid.host} of {miss.entry.bid.provider}"
     has, asked = miss.has, miss.asked
     texts = {
-        "gpu_model": f"{who} does not offer {asked_models(group)}",
         "denomination": f"{who} takes {miss.word}, not {denomination}: pay in {miss.word}",
         "silent": f"{who} is silent: wait for its next heartbeat",
         "not_yet": f"{who} counts from the next block: wait",
