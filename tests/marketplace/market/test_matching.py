@@ -348,3 +348,17 @@ def test_parameters_are_changed_by_governance() -> None:
     world.provider()
     world.host()
     assert world.code("pat", m.RegisterHost(host="h2")) == 407
+
+
+def test_devices_of_every_replica_are_leased() -> None:
+    """Units and replicas take disjoint devices: as many as are asked in all, in the order of units."""
+    world = World()
+    world.provider()
+    world.host(bid=offer(*(device(f"h{i}") for i in range(4)), *(device(f"l{i}", "l4") for i in range(3))))
+    deployment = world.deploy("ann", group(unit(gpu(1, "l4"), count=2), unit(), unit(gpu(2, "h100"), count=2), limit=99 * CREDIT))
+
+    (lease,) = world.leases(deployment)
+    models = {d.id: d.model for d in world.book_bid().offer.devices}
+    assert [models[id] for id in lease.devices] == ["l4"] * 2 + ["h100"] * 4
+    assert len(set(lease.devices)) == 6
+    assert lease.rate_per_hour == 12 * CREDIT
