@@ -1,0 +1,106 @@
+"""Golden vectors: bytes, ids, addresses, roots and proofs that must never change within a protocol version.
+
+`python -m tests.vectors.generate` writes them anew; a change of these files is a change of consensus.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ledger.machine import escrow
+from ledger.machine.accounts import NETWORK_ACCOUNT
+from ledger.machine.machine import Machine
+from ledger.protocol import keys
+from ledger.protocol.encoding import encode
+from ledger.protocol.messages import Delegate, Deposit, SetParameter, Transfer
+from ledger.protocol.transaction import rotation_bytes
+from tests.ledger import independent
+from tests.ledger.machine.chain import ADA, BOB, CAT, CHAIN, CREDIT, GOVERNOR, START, Chain, User, genesis
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def accounts() -> list[dict[str, str]]:
+    """Seeds with their keys and addresses."""
+    return [{"seed": u.seed.hex(), "key": u.key, "address": u.address} for u in (ADA, BOB, CAT, User("dora"))]
+
+
+def transactions() -> list[dict[str, Any]]:
+    """Signed bytes with their ids."""
+    chain = Chain()
+    raws = {
+        "transfer": chain.raw(ADA, Transfer(amount="5", denomination=CREDIT, to=BOB.address)),
+        "offline": chain.raw(ADA, Deposit(amount="7", purse="a/1"), nonce="", sequence=1, valid_until=0),
+        "two messages": chain.raw(
+            GOVERNOR,
+            SetParameter(name="take_rate_ppm", value=10_000),
+            Delegate(expires_ms=START + 9, key=CAT.key, spend_per_day="0", verbs=("Transfer", "*")),
+        ),
+    }
+    return [{"name": name, "raw": raw.decode(), "id": chain.machine.codec.decode(raw).id} for name, raw in raws.items()]
+
+
+def history() -> Chain:
+    """A short history that touches each of the ledger's tables."""
+    chain = Chain()
+    chain.block(
+        chain.sign(ADA, Transfer(amount="5", denomination=CREDIT, to=User("dora").address)),
+        chain.sign(GOVERNOR, SetParameter(name="take_rate_ppm", value=10_000)),
+        chain.sign(ADA, Delegate(expires_ms=START + 10**6, key=CAT.key, spend_per_day="50", verbs=("Transfer",))),
+    )
+    chain.act(
+        lambda ctx: escrow.open_purse(ctx, "a/1", ADA.address, CREDIT, 10**6),
+        lambda ctx: escrow.add_meter(ctx, "a/1/m", "a/1", BOB.address, 7_200_000),
+        lambda ctx: escrow.start_meter(ctx, "a/1/m"),
+    )
+    chain.block(chain.sign(BOB, Deposit(amount="70", purse="a/1")), chain.sign(ADA, Deposit(amount="0", purse="a/1")))
+    last = chain.sign(BOB, Transfer(amount="1", denomination=CREDIT, to=ADA.address), valid_until=START + 800_000)
+    chain.block(last, at=START + 700_000)
+    return chain
+
+
+def blocks() -> dict[str, Any]:
+    """The genesis, the head after the history, the whole state, and the root by the independent builder."""
+    chain = history()
+    machine: Machine = chain.machine
+    records = {
+        f"{table.name}/{table.key(record)}": encode(record).decode()
+        for table in machine.store.tables.values()
+        for record in machine.store.scan(table)
+    }
+    minutes = dict(machine._remembered.ids())
+    return {
+        "genesis": encode(genesis()).decode(),
+        "genesis_hash": genesis().hash,
+        "head": json.loads(encode(machine.head)),
+        "head_hash": machine.head.hash,
+        "records": records,
+        "ids": {str(minute): ids for minute, ids in minutes.items()},
+        "independent_root": independent.state_root({k: v.encode() for k, v in records.items()}, minutes),
+    }
+
+
+def proofs() -> list[dict[str, Any]]:
+    """Proofs of presence and absence under the head's root."""
+    machine = history().machine
+    names = [f"account/{ADA.address}", "purse/a/1", "chain/chain", "account/nobody", "purse/a/2"]
+    return [{"root": machine.head.state_root, "proof": json.loads(encode(machine.prove(name)))} for name in names]
+
+
+def vectors() -> dict[str, Any]:
+    """All sets by file name."""
+    return {
+        "accounts": {
+            "accounts": accounts(),
+            "network": NETWORK_ACCOUNT,
+            "rotation": keys.sign(CAT.seed, rotation_bytes(CHAIN, ADA.address)).hex(),
+        },
+        "transactions": transactions(),
+        "state": blocks(),
+        "proofs": proofs(),
+    }
+
+
+if __name__ == "__main__":
+    for name, value in vectors().items():
+        (FOLDER / f"{name}.json").write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
