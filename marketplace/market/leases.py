@@ -82,9 +82,12 @@ def move(ctx: Context, lease: Lease, to: LeaseState, why: str, **changes: object
 
 
 def go_down(ctx: Context, lease: Lease, reason: str, since_ms: int) -> None:
-    """An active lease's host failed it since `since_ms`, no earlier than its last start: the meter stops there."""
+    """An active lease's host failed it since `since_ms`: the meter stops there.
+
+    No earlier than its last start, nor than the ledger takes back at all.
+    """
     id = lease_key(lease)
-    since = min(max(since_ms, lease.since_ms), ctx.time)
+    since = min(max(since_ms, lease.since_ms, ctx.time - ctx.parameter("backdate_ms")), ctx.time)
     escrow.stop_meter(ctx, id, since)
     move(ctx, lease, LeaseState.DOWN, reason, since_ms=since, reason=reason)
     ctx.schedule(max(since, orders.clock(ctx.store).resumed_ms) + ctx.parameter("silence_close_ms"), DOWN, id)

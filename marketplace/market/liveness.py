@@ -95,8 +95,11 @@ def gap(ctx: Context) -> None:
     resumed = ctx.time if gone or not now.last_ms else now.resumed_ms
     ctx.store.put(CLOCK, msgspec.structs.replace(now, last_ms=ctx.time, resumed_ms=resumed))
     if gone:
+        # As of the previous block, however long ago: no limit on backdating may charge for the time between.
+        ctx.time = now.last_ms
         for lease in ctx.store.find(LEASES, "active", True):
             leases.go_down(ctx, lease, "gap", now.last_ms)
+        ctx.time = resumed
 
 
 def activation(ctx: Context, id: str) -> None:

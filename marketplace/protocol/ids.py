@@ -12,9 +12,9 @@ _SEQ = r"[1-9][0-9]{0,14}"
 
 Dseq = Annotated[int, msgspec.Meta(ge=1, le=10**15 - 1)]
 Seq = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
-HostName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
-OrderId = Annotated[str, msgspec.Meta(pattern=rf"^{_ADDRESS}/{_SEQ}/{_SEQ}/{_SEQ}$")]
-LeaseId = Annotated[str, msgspec.Meta(pattern=rf"^{_ADDRESS}/{_SEQ}/{_SEQ}/{_SEQ}/{_ADDRESS}$")]
+HostName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z")]
+OrderId = Annotated[str, msgspec.Meta(pattern=rf"^{_ADDRESS}/{_SEQ}/{_SEQ}/{_SEQ}\Z")]
+LeaseId = Annotated[str, msgspec.Meta(pattern=rf"^{_ADDRESS}/{_SEQ}/{_SEQ}/{_SEQ}/{_ADDRESS}\Z")]
 
 
 class LeaseParts(NamedTuple):

@@ -12,8 +12,8 @@ from marketplace.protocol.resources import Attributes, Group, Offer, Prices, Ter
 
 Generation = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
 Version = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
-Endpoint = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^https://[A-Za-z0-9.:\[\]-]+$")]
-Digest = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[a-z0-9+._-]+:[0-9a-f]{32,128}$")]
+Endpoint = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^https://[A-Za-z0-9.:\[\]-]+\Z")]
+Digest = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[a-z0-9+._-]+:[0-9a-f]{32,128}\Z")]
 ServiceName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 
 
@@ -75,7 +75,7 @@ class ReportDown(Message, frozen=True, tag="ReportDown"):
 
     generation: Generation
     lease: LeaseId
-    reason: Annotated[str, msgspec.Meta(pattern=r"^(device_lost|xid|host_stop|maintenance)$")]
+    reason: Annotated[str, msgspec.Meta(pattern=r"^(device_lost|xid|host_stop|maintenance)\Z")]
     since_ms: TimeMs
 
 
@@ -100,7 +100,7 @@ class CloseLease(Message, frozen=True, tag="CloseLease"):
     generation: Generation
     lease: LeaseId
     reason: Annotated[
-        str, msgspec.Meta(pattern=r"^(policy|manifest_missing|manifest_refused|image_failed|start_failed|host_failed)$")
+        str, msgspec.Meta(pattern=r"^(policy|manifest_missing|manifest_refused|image_failed|start_failed|host_failed)\Z")
     ]
     detail: Annotated[str, msgspec.Meta(max_length=256)] = ""
 

@@ -12,13 +12,13 @@ from ledger.protocol.encoding import digest
 from ledger.protocol.keys import Address, HashHex
 from ledger.protocol.money import Amount
 
-Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]{1,32}$")]
-Word = Annotated[str, msgspec.Meta(max_length=32, pattern=r"^[a-z0-9]*$")]
-AttributeKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+$")]
-AttributeValue = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[ -~]*$")]
-StorageClass = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_-]{1,32}$")]
-PricedModel = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]{1,32}|\*)$")]
-PricedClass = Annotated[str, msgspec.Meta(pattern=r"^([a-zA-Z0-9_-]{1,32}|\*)$")]
+Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]{1,32}\Z")]
+Word = Annotated[str, msgspec.Meta(max_length=32, pattern=r"^[a-z0-9]*\Z")]
+AttributeKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
+AttributeValue = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[ -~]*\Z")]
+StorageClass = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9_-]{1,32}\Z")]
+PricedModel = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]{1,32}|\*)\Z")]
+PricedClass = Annotated[str, msgspec.Meta(pattern=r"^([a-zA-Z0-9_-]{1,32}|\*)\Z")]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
 MilliCpu = Annotated[int, msgspec.Meta(ge=0, le=10**7)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=256)]
@@ -86,7 +86,7 @@ class GpuModel(_Part, frozen=True):
     """One acceptable kind of GPU; an empty field accepts any. `ram_mib` is the exact size that is asked (0: any)."""
 
     vendor: Slug
-    model: Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]{1,32})?$")] = ""
+    model: Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]{1,32})?\Z")] = ""
     ram_mib: Annotated[int, msgspec.Meta(ge=0, le=2**30)] = 0
     interface: Word = ""
 
@@ -137,7 +137,7 @@ class Group(_Part, frozen=True):
     attributes: Attributes = {}
     deadline_ms: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] = 0
     duration_ms: Annotated[int, msgspec.Meta(ge=0, le=2**50)] = 0
-    selection: Annotated[str, msgspec.Meta(pattern=r"^(automatic|manual)$")] = "automatic"
+    selection: Annotated[str, msgspec.Meta(pattern=r"^(automatic|manual)\Z")] = "automatic"
     signed_by: SignedBy = SignedBy()
 
 

@@ -258,7 +258,7 @@ def test_a_gap_between_blocks_blames_nobody() -> None:
     matched = world.deploy("bob", group(limit=CREDIT))
     world.live_until(started + 2 * MINUTE, "pat")
     stopped = world.now
-    world.block(at=stopped + 20 * HOUR)
+    world.block(at=stopped + 80 * HOUR)
     resumed = world.now
 
     lease = world.lease(id)

@@ -79,6 +79,7 @@ def test_limits_are_held_at_the_edge() -> None:
         (Group, b'{"limit_per_hour":"1.5","name":"g","resources":[{"count":1,"cpu_milli":1,"memory":1}]}'),
         (Heartbeat, b'{"hosts":[],"type":"Heartbeat"}'),
         (Heartbeat, b'{"hosts":["../etc"],"type":"Heartbeat"}'),
+        (Heartbeat, b'{"hosts":["h1\\n"],"type":"Heartbeat"}'),
         (Device, b'{"id":"zz","model":"h100","vendor":"nvidia","vram_mib":1}'),
         (ReportDown, b'{"generation":1,"lease":"x","reason":"xid","since_ms":0,"type":"ReportDown"}'),
     ):
