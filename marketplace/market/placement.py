@@ -11,7 +11,7 @@ from marketplace.market.devices import any_accepts, choose, kind_of, wants_simul
 from marketplace.market.pricing import Need, PriceList, ask_per_hour, need_of, price_list
 from marketplace.market.tables import ATTESTATIONS, BIDS, DEVICES, HOSTS, LEASES, ORDERS, PROVIDERS, host_key, order_of
 from marketplace.protocol.records import Bid, DeviceState
-from marketplace.protocol.resources import SIMULATED, Device, Group
+from marketplace.protocol.resources import RAM, SIMULATED, Device, Group
 
 TESTS: Final = (
     "gpu_model", "denomination", "silent", "not_yet", "avoided", "duration", "attributes", "signed_by", "cpu", "memory",
@@ -209,7 +209,7 @@ def _priced(ask: Ask, entry: Entry) -> Fit | Miss:
         devices, models = chosen
     rate = ask_per_hour(ask.need, entry.prices, models)
     if rate is None:
-        return Miss(0, entry, 0, "storage", "ram")
+        return Miss(ask.need.ram, entry, 0, "storage", RAM)
     if rate > ask.limit:
         return Miss(ask.limit, entry, rate, "price")
     return Fit(devices, entry, rate)

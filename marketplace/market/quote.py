@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ledger.machine.store import Store
-from marketplace.market.placement import Fit, Miss, ask_of, entry_of, examine
+from marketplace.market.placement import Fit, Miss, ask_of, entry_of, examine, offers_models
 from marketplace.market.tables import BIDS, host_key
 from marketplace.market.words import closeness, nearest
 from marketplace.protocol.resources import Group
@@ -49,6 +49,10 @@ def _quote(store: Store, group: Group, denomination: str, now_ms: int) -> Quote:
         if bid.expires_ms <= now_ms:
             continue
         bids += 1
+        if not offers_models(group, bid.offer.devices):
+            # The first test; a book has many bids of other models, and their capacity need not be worked out.
+            refusals["gpu_model"] = refusals.get("gpu_model", 0) + 1
+            continue
         entry = entry_of(store, host_key(bid.provider, bid.host))
         assert entry is not None
         found = examine(store, ask, entry, None)

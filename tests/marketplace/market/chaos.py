@@ -170,10 +170,15 @@ class Chaos:
         bids = list(store.scan(BIDS))
         provider = ADDRESS[rng.choice(PROVIDERS)]
         old = store.get(store.tables["attestation"], f"{provider}/{ADDRESS['aud']}")
+        deployments = list(store.scan(DEPLOYMENTS))[:1]
         choices: list[tuple[str, Message]] = [
             ("lee", SetParameter(name="silence_ms", value=rng.choice((120_000, 150_000)))),
             ("aud", m.Attest(attributes={"region": "eu"}, provider=provider, version=old.version if old else 0)),  # type: ignore[attr-defined]
             ("aud", m.Retract(provider=provider)),
+            *[
+                (NAME_OF[d.owner], m.UpdateDeployment(dseq=d.dseq, hash="b" * 64, version=d.version))
+                for d in store.scan(DEPLOYMENTS)
+            ][:1],
         ]
         if orders and bids:
             order, bid = rng.choice(orders), rng.choice(bids)

@@ -12,7 +12,22 @@ from ledger.machine.accounts import ACCOUNTS
 from ledger.machine.escrow import METERS, PURSES
 from ledger.machine.machine import Machine
 from marketplace.market.module import Market
-from marketplace.market.tables import DEVICES, LEASES
+from marketplace.market.tables import BIDS, DEPLOYMENTS, DEVICES, HOSTS, LEASES, ORDERS
+from marketplace.protocol.events import (
+    MARKET_EVENTS,
+    BidGone,
+    BidPut,
+    DeploymentEnded,
+    DeploymentOpened,
+    LeaseChanged,
+    LeaseEnded,
+    LeaseMatched,
+    LeaseReleased,
+    OrderEnded,
+    OrderOpened,
+)
+from marketplace.protocol.ids import parse_lease
+from marketplace.protocol.messages import MARKET_MESSAGES
 from marketplace.protocol.records import DeviceState, LeaseState
 from tests.marketplace.market.chaos import Chaos, settle
 from tests.marketplace.market.world import NAMES, START, World, genesis
@@ -65,6 +80,47 @@ def check_money(world: World) -> None:
     assert total == len(NAMES) * 10**12
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_events_suffice_to_rebuild_read_models(seed: int) -> None:
+    """States of deployments, orders and leases, and which bids match, follow from the events alone."""
+    world = Chaos(seed).run(BLOCKS)
+    deployments: dict[str, str] = {}
+    orders: dict[str, str] = {}
+    leases: dict[str, tuple[str, bool]] = {}
+    bids: set[tuple[str, str]] = set()
+    for event in (event for result in world.results for event in result.events()):
+        match event:
+            case DeploymentOpened(deployment=id):
+                deployments[id] = "active"
+            case DeploymentEnded(deployment=id):
+                deployments[id] = "closed"
+            case OrderOpened(order=id):
+                orders[id] = "open"
+            case OrderEnded(order=id):
+                orders[id] = "closed"
+            case LeaseMatched(lease=id):
+                orders[parse_lease(id).order] = "matched"
+                leases[id] = ("matched", False)
+            case LeaseChanged(lease=id, state=state):
+                leases[id] = (state, False)
+            case LeaseEnded(lease=id):
+                orders[parse_lease(id).order] = "closed"
+                leases[id] = ("closed", False)
+            case LeaseReleased(lease=id):
+                leases[id] = ("closed", True)
+            case BidPut(provider=provider, host=host):
+                bids.add((provider, host))
+            case BidGone(provider=provider, host=host):
+                bids.discard((provider, host))
+
+    store = world.machine.store
+    assert deployments == {DEPLOYMENTS.key(d): d.state for d in store.scan(DEPLOYMENTS)}
+    assert orders == {ORDERS.key(o): o.state for o in store.scan(ORDERS)}
+    assert leases == {LEASES.key(lease): (lease.state, lease.released) for lease in store.scan(LEASES)}
+    silent = {HOSTS.key(host) for host in store.scan(HOSTS) if host.silent}
+    assert bids == {(bid.provider, bid.host) for bid in store.scan(BIDS) if BIDS.key(bid) not in silent}
+
+
 def test_chaos_reaches_everything() -> None:
     """The random markets are worth something: leases in all states, all ends, dry purses, silence, gaps, reopened orders."""
     seen: Counter[str] = Counter()
@@ -77,8 +133,8 @@ def test_chaos_reaches_everything() -> None:
                     seen[str(getattr(event, field, ""))] += 1
     wanted = {
         "silence", "gap", "gap_over", "purse_dry", "purse_funded", "insufficient_funds", "not_activated", "term_over", "policy",
-        "manifest_missing", "owner", "expired", "cancelled", "deadline", "OrderWaiting", "LeaseReleased",
-        "active", "down", "paused",
+        "manifest_missing", "owner", "expired", "cancelled", "deadline",
+        "active", "down", "paused", *(kind.__name__ for kind in MARKET_EVENTS),
     }  # fmt: skip
     missing = wanted - set(seen)
     assert not missing
@@ -110,3 +166,8 @@ def test_an_empty_market_is_the_same_everywhere() -> None:
     machine = Machine(genesis(), [Market()])
     assert (machine.head.height, machine.head.time_ms) == (0, START)
     assert machine.head.state_root == Machine(genesis(), [Market()]).head.state_root
+
+
+def test_every_message_has_its_handler() -> None:
+    """The market handles the whole vocabulary of its protocol, and nothing else."""
+    assert set(Market().messages) == set(MARKET_MESSAGES)
