@@ -46,25 +46,39 @@ class Checker:
         for name, endpoint in self.document.endpoints.items():
             if name not in self.ips_used:
                 self.report.error(
-                    "endpoint_unused", ("endpoints", name), endpoint.at, f"no service uses the endpoint {name!r}",
+                    "endpoint_unused",
+                    ("endpoints", name),
+                    endpoint.at,
+                    f"no service uses the endpoint {name!r}",
                     fix=f"ip: {name} below to: of an exposed port, or take the endpoint out",
                 )
         placed = any(self.document.deployment.values())
         if not placed:
             self.report.error(
-                "nothing_deployed", ("deployment",), At(1, 1), "nothing is deployed",
+                "nothing_deployed",
+                ("deployment",),
+                At(1, 1),
+                "nothing is deployed",
                 fix="deployment:\n  web:\n    anywhere:\n      profile: web\n      count: 1",
             )
         elif not self.globals:
             self.report.error(
-                "no_global", ("services",), At(1, 1), "no deployed service has a port that the world can reach",
-                allowed="at least one global port", fix="expose:\n  - port: 80\n    to:\n      - global: true",
+                "no_global",
+                ("services",),
+                At(1, 1),
+                "no deployed service has a port that the world can reach",
+                allowed="at least one global port",
+                fix="expose:\n  - port: 80\n    to:\n      - global: true",
             )
         if len(self.denoms) > 1:
             last = self.denoms[sorted(self.denoms)[-1]]
             self.report.error(
-                "mixed_denoms", ("profiles", "placement"), last.at, "one deployment pays in one denomination",
-                found=", ".join(sorted(self.denoms)), fix="use the same denom in every price",
+                "mixed_denoms",
+                ("profiles", "placement"),
+                last.at,
+                "one deployment pays in one denomination",
+                found=", ".join(sorted(self.denoms)),
+                fix="use the same denom in every price",
             )
         self._totals()
 
@@ -73,20 +87,36 @@ class Checker:
             path = ("endpoints", name)
             if not is_endpoint_name(name):
                 self.report.error(
-                    "bad_endpoint_name", path, endpoint.at, f"{name[:60]!r} is no name for an endpoint", found=name,
-                    allowed="two or more of a–z, 0–9, - and _, a letter first", fix="endpoints:\n  myendpoint:\n    kind: ip",
+                    "bad_endpoint_name",
+                    path,
+                    endpoint.at,
+                    f"{name[:60]!r} is no name for an endpoint",
+                    found=name,
+                    allowed="two or more of a–z, 0–9, - and _, a letter first",
+                    fix="endpoints:\n  myendpoint:\n    kind: ip",
                 )
             if endpoint.kind != "ip":
                 self.report.error(
-                    "bad_endpoint_kind", (*path, "kind"), endpoint.at, "the only kind of endpoint is ip", found=endpoint.kind,
-                    allowed="ip", fix="kind: ip",
+                    "bad_endpoint_kind",
+                    (*path, "kind"),
+                    endpoint.at,
+                    "the only kind of endpoint is ip",
+                    found=endpoint.kind,
+                    allowed="ip",
+                    fix="kind: ip",
                 )
 
     def _missing(self, kind: str, name: str, known: object, path: Path, at: At) -> None:
         names = sorted(known) if isinstance(known, dict) else []
         self.report.error(
-            f"no_{kind}", path, at, f"there is no {kind.replace('_', ' ')} {name[:60]!r}", found=name,
-            allowed=", ".join(names[:20]), near=nearest(name, names), fix=f"use one of the names above, or define {name!r}",
+            f"no_{kind}",
+            path,
+            at,
+            f"there is no {kind.replace('_', ' ')} {name[:60]!r}",
+            found=name,
+            allowed=", ".join(names[:20]),
+            near=nearest(name, names),
+            fix=f"use one of the names above, or define {name!r}",
         )
 
     def _run(self, name: str, placement: str, run: Run) -> None:
@@ -122,8 +152,13 @@ class Checker:
         self.denoms.setdefault(price.denom, price)
         if price.amount > MOST_PRICE:
             self.report.error(
-                "price_too_high", (*path, "amount"), price.at, "the price is above the most that is allowed",
-                found=price.amount, allowed=f"above 0, at most {MOST_PRICE} a block", fix=f"amount: {MOST_PRICE}",
+                "price_too_high",
+                (*path, "amount"),
+                price.at,
+                "the price is above the most that is allowed",
+                found=price.amount,
+                allowed=f"above 0, at most {MOST_PRICE} a block",
+                fix=f"amount: {MOST_PRICE}",
             )
 
     def _limit(self, path: Path, at: At, what: str, value: int, low: int, high: int, fix: str) -> None:
@@ -142,12 +177,16 @@ class Checker:
             if len(compute.cpu.attributes) > 1:
                 self.report.error("duplicate_key", (*path, "cpu", "attributes"), at, "arch stands twice", fix="keep one")
         if compute.memory is None:
-            self.report.error("no_memory", (*path, "memory"), compute.at, "the profile has no memory", fix="memory:\n  size: 512Mi")
+            self.report.error(
+                "no_memory", (*path, "memory"), compute.at, "the profile has no memory", fix="memory:\n  size: 512Mi"
+            )
         else:
             where = (*path, "memory", "size")
             self._limit(where, compute.memory.at, "memory (bytes)", compute.memory.size, 2**20, MOST_MEMORY, "size: 512Mi")
         if not compute.storage:
-            self.report.error("no_storage", (*path, "storage"), compute.at, "the profile has no storage", fix="storage:\n  size: 1Gi")
+            self.report.error(
+                "no_storage", (*path, "storage"), compute.at, "the profile has no storage", fix="storage:\n  size: 1Gi"
+            )
         for volume in compute.storage:
             where = (*path, "storage", volume.name, "size")
             self._limit(where, volume.at, "a volume (bytes)", volume.size, 5 * 2**20, MOST_STORAGE, "size: 1Gi")
@@ -155,14 +194,21 @@ class Checker:
             where = (*path, "gpu", "units")
             self._limit(where, compute.gpu.at, "the number of GPUs", compute.gpu.units, 0, MOST_GPUS, "units: 1")
             if compute.gpu.choices and not compute.gpu.units:
-                self.report.error("gpu_units", where, compute.gpu.at, "GPU attributes without GPUs", allowed="1 to 24", fix="units: 1")
+                self.report.error(
+                    "gpu_units", where, compute.gpu.at, "GPU attributes without GPUs", allowed="1 to 24", fix="units: 1"
+                )
 
     def _service(self, name: str, service: Service) -> None:
         path: Path = ("services", name)
         if not is_service_name(name):
             self.report.error(
-                "bad_service_name", path, service.at, f"{name[:60]!r} is no name for a service", found=name,
-                allowed="a–z, 0–9 and -, a letter first, no - last", fix="web:",
+                "bad_service_name",
+                path,
+                service.at,
+                f"{name[:60]!r} is no name for a service",
+                found=name,
+                allowed="a–z, 0–9 and -, a letter first, no - last",
+                fix="web:",
             )
         if not service.image:
             self.report.error("no_image", (*path, "image"), service.at, "the service has no image", fix="image: nginx:1.27")
@@ -170,8 +216,13 @@ class Checker:
             word = variable.split("=", 1)[0]
             if not is_env_name(word):
                 self.report.error(
-                    "bad_env", (*path, "env", index), service.at, f"{word[:60]!r} is no name for a variable", found=word,
-                    allowed="NAME=value; letters, digits, - . _, no digit first", fix='- "NAME=value"',
+                    "bad_env",
+                    (*path, "env", index),
+                    service.at,
+                    f"{word[:60]!r} is no name for a variable",
+                    found=word,
+                    allowed="NAME=value; letters, digits, - . _, no digit first",
+                    fix='- "NAME=value"',
                 )
         if service.credentials is not None:
             self._credentials((*path, "credentials"), service.credentials)
@@ -180,7 +231,9 @@ class Checker:
 
     def _credentials(self, path: Path, credentials: Credentials) -> None:
         for key, value in (
-            ("host", credentials.host), ("username", credentials.username), ("password", credentials.password),
+            ("host", credentials.host),
+            ("username", credentials.username),
+            ("password", credentials.password),
         ):
             if not value.strip():
                 self.report.error("credentials", (*path, key), credentials.at, f"the credentials have no {key}", fix=f"{key}: …")
@@ -192,8 +245,14 @@ class Checker:
             )
         if expose.proto.upper() not in ("", "TCP", "UDP"):
             self.report.error(
-                "bad_proto", (*path, "proto"), expose.at, f"there is no protocol {expose.proto[:40]!r}", found=expose.proto,
-                allowed="TCP, UDP", near=nearest(expose.proto.upper(), ("TCP", "UDP")), fix="proto: TCP",
+                "bad_proto",
+                (*path, "proto"),
+                expose.at,
+                f"there is no protocol {expose.proto[:40]!r}",
+                found=expose.proto,
+                allowed="TCP, UDP",
+                near=nearest(expose.proto.upper(), ("TCP", "UDP")),
+                fix="proto: TCP",
             )
         self._http((*path, "http_options"), expose)
         for index, to in enumerate(expose.to):
@@ -205,8 +264,13 @@ class Checker:
             where = (*path, "accept")
             if not is_subdomain(host):
                 self.report.error(
-                    "bad_hostname", where, expose.at, f"{host[:60]!r} is no host name", found=host,
-                    allowed="lower-case letters, digits, - and .", fix="- app.example.com",
+                    "bad_hostname",
+                    where,
+                    expose.at,
+                    f"{host[:60]!r} is no host name",
+                    found=host,
+                    allowed="lower-case letters, digits, - and .",
+                    fix="- app.example.com",
                 )
         # Each direction of a port carries all of its host names, and a host name stands once in a manifest.
         for _ in expose.to or (None,):
@@ -216,8 +280,13 @@ class Checker:
     def _host(self, name: str, path: Path, expose: Expose, host: str) -> None:
         if host in self.hosts:
             self.report.error(
-                "duplicate_hostname", path, expose.at, f"the host name {host[:60]!r} is used twice", found=host,
-                allowed="a host name once, at a port with one `to` and one placement", fix="give each port its own host name",
+                "duplicate_hostname",
+                path,
+                expose.at,
+                f"the host name {host[:60]!r} is used twice",
+                found=host,
+                allowed="a host name once, at a port with one `to` and one placement",
+                fix="give each port its own host name",
             )
         self.hosts.setdefault(host, name)
 
@@ -225,7 +294,11 @@ class Checker:
         to = expose.to[index]
         if not to.global_:
             self.report.error(
-                "ip_not_global", (*path, "global"), to.at, "an address of its own is for global ports", allowed="true",
+                "ip_not_global",
+                (*path, "global"),
+                to.at,
+                "an address of its own is for global ports",
+                allowed="true",
                 fix=f"- global: true\n  ip: {to.ip}",
             )
         if to.ip not in self.document.endpoints:
@@ -234,8 +307,12 @@ class Checker:
         key = (to.ip, expose.as_, expose.proto)
         if key in self.ip_ports:
             self.report.error(
-                "ip_port_taken", (*path, "ip"), to.at, f"{to.ip!r} already has this port, for {self.ip_ports[key]!r}",
-                found=expose.as_ or expose.port, fix="as: another port",
+                "ip_port_taken",
+                (*path, "ip"),
+                to.at,
+                f"{to.ip!r} already has this port, for {self.ip_ports[key]!r}",
+                found=expose.as_ or expose.port,
+                fix="as: another port",
             )
         self.ip_ports.setdefault(key, name)
 
@@ -245,14 +322,25 @@ class Checker:
             value = getattr(options, key)
             if value > most:
                 self.report.error(
-                    "http_limit", (*path, key), options.at, f"{key} is above its limit", found=value,
-                    allowed=f"at most {most} {unit}", fix=f"{key}: {most}",
+                    "http_limit",
+                    (*path, key),
+                    options.at,
+                    f"{key} is above its limit",
+                    found=value,
+                    allowed=f"at most {most} {unit}",
+                    fix=f"{key}: {most}",
                 )
         for case in options.next_cases:
             if case not in NEXT_CASES:
                 self.report.error(
-                    "bad_next_case", (*path, "next_cases"), options.at, f"there is no case {case[:40]!r}", found=case,
-                    allowed=", ".join(NEXT_CASES), near=nearest(case, NEXT_CASES), fix="next_cases: [error, timeout]",
+                    "bad_next_case",
+                    (*path, "next_cases"),
+                    options.at,
+                    f"there is no case {case[:40]!r}",
+                    found=case,
+                    allowed=", ".join(NEXT_CASES),
+                    near=nearest(case, NEXT_CASES),
+                    fix="next_cases: [error, timeout]",
                 )
         if "off" in options.next_cases and len(options.next_cases) > 1:
             self.report.error(
@@ -270,27 +358,45 @@ class Checker:
                 self._missing("volume", key, volumes, (*path, key), mount.at)
             if not mount.mount.startswith("/"):
                 self.report.error(
-                    "bad_mount", (*path, key, "mount"), mount.at, "a mount must be an absolute path", found=mount.mount,
-                    allowed="a path from /", fix=f"mount: /{mount.mount or 'data'}",
+                    "bad_mount",
+                    (*path, key, "mount"),
+                    mount.at,
+                    "a mount must be an absolute path",
+                    found=mount.mount,
+                    allowed="a path from /",
+                    fix=f"mount: /{mount.mount or 'data'}",
                 )
             if mount.mount in mounts:
                 self.report.error(
-                    "duplicate_mount", (*path, key, "mount"), mount.at, f"{mounts[mount.mount]!r} is mounted there already",
-                    found=mount.mount, fix=f"mount: {mount.mount}2",
+                    "duplicate_mount",
+                    (*path, key, "mount"),
+                    mount.at,
+                    f"{mounts[mount.mount]!r} is mounted there already",
+                    found=mount.mount,
+                    fix=f"mount: {mount.mount}2",
                 )
             mounts[mount.mount] = key
             ram = volume is not None and volume.attribute("class") == "ram"
             if ram and mount.read_only and self.document.version == "2.1":
                 self.report.error(
-                    "ram_read_only", (*path, key, "readOnly"), mount.at, "memory-backed storage cannot be read-only",
-                    found="true", allowed="false", fix="readOnly: false",
+                    "ram_read_only",
+                    (*path, key, "readOnly"),
+                    mount.at,
+                    "memory-backed storage cannot be read-only",
+                    found="true",
+                    allowed="false",
+                    fix="readOnly: false",
                 )
         # 2.0 asks of a persistent volume only that its service mounts something; 2.1 does not ask at all.
         for volume in compute.storage:
             if self.document.version == "2.0" and volume.persistent and not params.storage:
                 self.report.error(
-                    "not_mounted", (*path, volume.name), service.at, f"the persistent volume {volume.name!r} is not mounted",
-                    allowed="a mount in params.storage", fix=f"params:\n  storage:\n    {volume.name}:\n      mount: /data",
+                    "not_mounted",
+                    (*path, volume.name),
+                    service.at,
+                    f"the persistent volume {volume.name!r} is not mounted",
+                    allowed="a mount in params.storage",
+                    fix=f"params:\n  storage:\n    {volume.name}:\n      mount: /data",
                 )
 
     def _tee(self, name: str, placement: str, service: Service, compute: Compute) -> None:
@@ -301,15 +407,26 @@ class Checker:
         path: Path = ("services", name, "params", "tee")
         if tee not in TEES:
             self.report.error(
-                "bad_tee", path, at, f"there is no tee {tee[:40]!r}", found=tee, allowed=", ".join(TEES),
-                near=nearest(tee, TEES), fix="tee: cpu",
+                "bad_tee",
+                path,
+                at,
+                f"there is no tee {tee[:40]!r}",
+                found=tee,
+                allowed=", ".join(TEES),
+                near=nearest(tee, TEES),
+                fix="tee: cpu",
             )
         elif tee == "cpu-gpu" and not (compute.gpu and compute.gpu.units):
             self.report.error("tee_gpu", path, at, "cpu-gpu needs a GPU", found=tee, allowed="cpu", fix="tee: cpu")
         if self.tees.setdefault(placement, tee) != tee:
             self.report.error(
-                "mixed_tees", path, at, "the services of one placement have one tee", found=tee,
-                allowed=self.tees[placement], fix=f"tee: {self.tees[placement]}",
+                "mixed_tees",
+                path,
+                at,
+                "the services of one placement have one tee",
+                found=tee,
+                allowed=self.tees[placement],
+                fix=f"tee: {self.tees[placement]}",
             )
 
     def _totals(self) -> None:
@@ -334,7 +451,11 @@ class Checker:
             for what, value, low, high in limits:
                 if not low <= value <= high:
                     self.report.error(
-                        f"total_{what}", ("deployment", "*", placement, "count"), places[placement].at,
-                        f"all {what} of {placement[:60]!r} together is out of range", found=value, allowed=f"{low} to {high}",
+                        f"total_{what}",
+                        ("deployment", "*", placement, "count"),
+                        places[placement].at,
+                        f"all {what} of {placement[:60]!r} together is out of range",
+                        found=value,
+                        allowed=f"{low} to {high}",
                         fix="count: 1",
                     )

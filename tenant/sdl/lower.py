@@ -13,7 +13,11 @@ _SHARED_HTTP: Final = 0
 _RANDOM_PORT: Final = 1
 _LEASED_IP: Final = 2
 _ESCAPES: Final = (
-    ("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"),
+    ("&", "\\u0026"),
+    ("<", "\\u003c"),
+    (">", "\\u003e"),
+    ("\u2028", "\\u2028"),
+    ("\u2029", "\\u2029"),
 )
 # Go writes these control characters in full, where json.dumps has a short form.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
@@ -132,9 +136,7 @@ def _params(service: Service) -> Json | None:
     params = service.params
     if params is None:
         return None
-    mounts = [
-        {"name": name, "mount": mount.mount, "readOnly": mount.read_only} for name, mount in sorted(params.storage.items())
-    ]
+    mounts = [{"name": name, "mount": mount.mount, "readOnly": mount.read_only} for name, mount in sorted(params.storage.items())]
     out: Json = {"storage": mounts or None}
     if params.has_permissions:
         out["permissions"] = {"read": list(params.permissions)} if params.permissions else {}
@@ -151,8 +153,10 @@ def _credentials(service: Service, version: str) -> Json | None:
         # The reference forgets the address and keeps the blanks in 2.0.
         return {"host": given.host, "email": "", "username": given.username, "password": given.password}
     return {
-        "host": given.host.strip(), "email": given.email.strip(),
-        "username": given.username.strip(), "password": given.password.strip(),
+        "host": given.host.strip(),
+        "email": given.email.strip(),
+        "username": given.username.strip(),
+        "password": given.password.strip(),
     }
 
 
@@ -249,6 +253,3 @@ def build(document: Document) -> tuple[list[Json], list[Json]]:
             group.services.append(_service(name, service, resources, run.count, exposes, document.version))
     ordered = [groups[name] for name in sorted(groups)]
     return [g.spec for g in ordered], [{"name": g.spec["name"], "services": g.services} for g in ordered]
-
-
-

@@ -45,7 +45,8 @@ def _model(vendor: str, model: str, ram: int, interface: str) -> GpuModel:
     slug = "" if model == "*" else model.lower()
     if model != "*" and not _SLUG.fullmatch(slug):
         raise LoweringRefused(
-            "unknown_gpu_model", f"no GPU model of this market can be called {model[:60]!r}",
+            "unknown_gpu_model",
+            f"no GPU model of this market can be called {model[:60]!r}",
             "write the short name, as h100 or rtx4090, or leave the list empty for any model",
         )
     # A manifest asks for whole GiB.
@@ -74,7 +75,8 @@ def _ports(name: str, service: Service) -> int:
         for to in expose.to:
             if to.ip:
                 raise LoweringRefused(
-                    "no_ip_leases", f"service {name!r} asks for an address of its own, and providers here lease none",
+                    "no_ip_leases",
+                    f"service {name!r} asks for an address of its own, and providers here lease none",
                     "take ip: and the endpoint out; the port is then published at the provider's address",
                 )
             ports += to.global_
@@ -100,7 +102,8 @@ def _auditors(names: tuple[str, ...] | None) -> tuple[str, ...]:
             msgspec.convert(name, Address)
         except msgspec.ValidationError:
             raise LoweringRefused(
-                "foreign_auditor", f"{name[:60]!r} is no account of this market, so it attests nothing here",
+                "foreign_auditor",
+                f"{name[:60]!r} is no account of this market, so it attests nothing here",
                 "name an auditor of this market (gpu1…) below signedBy, or take signedBy out",
             ) from None
     return tuple(names or ())

@@ -12,7 +12,14 @@ BINARY_SUFFIXES: Final = {f"{letter}i": 1024**power for letter, power in zip("KM
 SUFFIXES: Final = {letter: 1000**power for letter, power in _DECIMAL_UNITS.items()} | BINARY_SUFFIXES
 _AMOUNT: Final = re.compile(r"[-+]?[0-9]+")
 _DURATION_UNITS: Final = {
-    "ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "μs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
 }
 _DURATION_PART: Final = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|µs|μs|ms|s|m|h)")
 _SEMVER_WORD: Final = re.compile(r"[0-9A-Za-z-]+")

@@ -48,8 +48,13 @@ def _reclamation(v: Values, node: Node, path: Path) -> int:
         window = 0
     if window <= 0:
         v.report.error(
-            "bad_window", (*path, "min_window"), at, "the reclamation window must be a duration above 0", found=text,
-            allowed="a whole number with s, m or h", fix="min_window: 24h",
+            "bad_window",
+            (*path, "min_window"),
+            at,
+            "the reclamation window must be a duration above 0",
+            found=text,
+            allowed="a whole number with s, m or h",
+            fix="min_window: 24h",
         )
     return window
 
@@ -75,8 +80,13 @@ def _version(v: Values, root: Node) -> str:
                 return version(content[index + 1].value)
             except BadScalar:
                 v.report.error(
-                    "bad_version", ("version",), content[index + 1].at, "this version of the SDL is not known",
-                    found=content[index + 1].what, allowed='"2.0", "2.1"', fix='version: "2.0"',
+                    "bad_version",
+                    ("version",),
+                    content[index + 1].at,
+                    "this version of the SDL is not known",
+                    found=content[index + 1].what,
+                    allowed='"2.0", "2.1"',
+                    fix='version: "2.0"',
                 )
                 return "2.1"
     v.report.error("no_version", ("version",), root.at, "the file names no version", allowed='"2.0", "2.1"', fix='version: "2.0"')
@@ -97,8 +107,14 @@ def document(v: Values, root: Node) -> Document:
         if read is None:
             near = nearest(name, ROOT_KEYS)
             v.report.error(
-                "unknown_key", (name,), key.at, f"an SDL has no section {name!r}", found=name, allowed=", ".join(ROOT_KEYS),
-                near=near, fix=f"{near}:" if near else "take it out",
+                "unknown_key",
+                (name,),
+                key.at,
+                f"an SDL has no section {name!r}",
+                found=name,
+                allowed=", ".join(ROOT_KEYS),
+                near=near,
+                fix=f"{near}:" if near else "take it out",
             )
             continue
         new = read(v, value, (name,))

@@ -45,8 +45,14 @@ def _cpu_attributes(v: Values, node: Node, path: Path) -> tuple[tuple[str, str],
     for name, key, value in v.pairs(node, path):
         if name != "arch":
             v.report.error(
-                "unknown_key", (*path, name), key.at, f"a cpu has no attribute {name!r}", found=name, allowed="arch",
-                near=nearest(name, ("arch",)), fix="arch: amd64",
+                "unknown_key",
+                (*path, name),
+                key.at,
+                f"a cpu has no attribute {name!r}",
+                found=name,
+                allowed="arch",
+                near=nearest(name, ("arch",)),
+                fix="arch: amd64",
             )
             continue
         out.append((name, v.text(value, (*path, name))))
@@ -82,19 +88,28 @@ _GPU_MODEL: Final[dict[str, Field]] = {"model": Values.text, "ram": _gpu_ram, "i
 
 def _vendor(v: Values, vendor: str, node: Node, path: Path) -> list[GpuChoice]:
     items = v.items(node, path, "a list of models, or nothing for any", "write - model: h100") or []
-    out = []
+    out: list[GpuChoice] = []
     for index, item in items:
         got = v.fields(item, (*path, index), _GPU_MODEL) or {}
         ram = got.get("ram")
         choice = GpuChoice(vendor, got.get("model", ""), ram or 0, ram is not None, got.get("interface", ""))
         if not _ATTRIBUTE_KEY.fullmatch(choice.key):
             v.report.error(
-                "bad_model", (*path, index, "model"), item.at, f"{choice.model[:60]!r} is no model name", found=choice.model,
-                allowed="letters, digits, . - _ /", fix="model: rtx4090",
+                "bad_model",
+                (*path, index, "model"),
+                item.at,
+                f"{choice.model[:60]!r} is no model name",
+                found=choice.model,
+                allowed="letters, digits, . - _ /",
+                fix="model: rtx4090",
             )
         elif choice.key in {c.key for c in out}:
             v.report.error(
-                "duplicate_model", (*path, index), item.at, f"{choice.key} is asked twice", found=choice.key,
+                "duplicate_model",
+                (*path, index),
+                item.at,
+                f"{choice.key} is asked twice",
+                found=choice.key,
                 fix="keep one of them",
             )
         out.append(choice)
@@ -112,8 +127,14 @@ def _vendors(v: Values, node: Node, path: Path) -> list[GpuChoice] | None:
     for name, key, value in v.walk.entries(real, path):
         if name not in VENDORS:
             v.report.error(
-                "unknown_vendor", (*path, name), key.at, f"there is no GPU vendor {name!r}", found=name,
-                allowed=", ".join(VENDORS), near=nearest(name, VENDORS), fix="nvidia:\n  - model: h100",
+                "unknown_vendor",
+                (*path, name),
+                key.at,
+                f"there is no GPU vendor {name!r}",
+                found=name,
+                allowed=", ".join(VENDORS),
+                near=nearest(name, VENDORS),
+                fix="nvidia:\n  - model: h100",
             )
             continue
         out += _vendor(v, name, value, (*path, name))
@@ -129,12 +150,23 @@ def _gpu_attributes(v: Values, node: Node, path: Path) -> tuple[GpuChoice, ...]:
             choices = _vendors(v, value, (*path, name))
         else:
             v.report.error(
-                "unknown_key", (*path, name), key.at, f"a GPU has no attribute {name!r}", found=name, allowed="vendor",
-                near=nearest(name, ("vendor",)), fix="vendor:\n  nvidia:",
+                "unknown_key",
+                (*path, name),
+                key.at,
+                f"a GPU has no attribute {name!r}",
+                found=name,
+                allowed="vendor",
+                near=nearest(name, ("vendor",)),
+                fix="vendor:\n  nvidia:",
             )
     if choices is None:
         v.report.error(
-            "no_vendor", path, node.at, "GPU attributes must name a vendor", allowed=", ".join(VENDORS), fix="vendor:\n  nvidia:",
+            "no_vendor",
+            path,
+            node.at,
+            "GPU attributes must name a vendor",
+            allowed=", ".join(VENDORS),
+            fix="vendor:\n  nvidia:",
         )
         return ()
     return tuple(sorted(choices, key=lambda c: c.key))
@@ -155,12 +187,22 @@ def _gpu(v: Values, node: Node, path: Path) -> Gpu | None:
             choices = _gpu_attributes(v, value, (*path, name))
         else:
             v.report.error(
-                "unknown_key", (*path, name), key.at, f"a GPU has no field {name!r}", found=name, allowed="units, attributes",
-                near=nearest(name, ("units", "attributes")), fix="units: 1",
+                "unknown_key",
+                (*path, name),
+                key.at,
+                f"a GPU has no field {name!r}",
+                found=name,
+                allowed="units, attributes",
+                near=nearest(name, ("units", "attributes")),
+                fix="units: 1",
             )
     if units and not asked:
         v.report.error(
-            "gpu_attributes", (*path, "attributes"), at_units.at, "GPUs are asked but not which", allowed="attributes.vendor",
+            "gpu_attributes",
+            (*path, "attributes"),
+            at_units.at,
+            "GPUs are asked but not which",
+            allowed="attributes.vendor",
             fix="attributes:\n  vendor:\n    nvidia:",
         )
     return Gpu(at=node.at, units=units, choices=choices)
@@ -189,8 +231,14 @@ def _volume_attributes(v: Values, node: Node, path: Path) -> tuple[tuple[str, st
         if name not in ("persistent", "class"):
             near = nearest(name, ("persistent", "class"))
             v.report.error(
-                "unknown_key", (*path, name), real.at, f"storage has no attribute {name!r}", found=name,
-                allowed="persistent, class", near=near, fix=f"{near}: …" if near else "take it out",
+                "unknown_key",
+                (*path, name),
+                real.at,
+                f"storage has no attribute {name!r}",
+                found=name,
+                allowed="persistent, class",
+                near=near,
+                fix=f"{near}: …" if near else "take it out",
             )
     if persistent not in _UNIFIED:
         fail("bad_flag", "persistent", "persistent must be a truth value", "true, false, yes, no, on, off", "persistent: true")
@@ -250,8 +298,12 @@ def _storage(v: Values, node: Node, path: Path) -> tuple[Volume, ...]:
         volume = _volume(v, item, (*path, index), "")
         if volume.name in names:
             v.report.error(
-                "duplicate_volume", (*path, index, "name"), item.at, f"two volumes are named {volume.name!r}",
-                found=volume.name, fix=f"name: {volume.name}2",
+                "duplicate_volume",
+                (*path, index, "name"),
+                item.at,
+                f"two volumes are named {volume.name!r}",
+                found=volume.name,
+                fix=f"name: {volume.name}2",
             )
         names.add(volume.name)
         volumes.append(volume)
@@ -283,18 +335,33 @@ def _price(v: Values, node: Node, path: Path) -> Price | None:
     except BadScalar:
         amount = Decimal(0)
         v.report.error(
-            "bad_amount", (*path, "amount"), node.at, "the price is no decimal number", found=text,
-            allowed="a number above 0 with at most 18 decimals", fix="amount: 1000",
+            "bad_amount",
+            (*path, "amount"),
+            node.at,
+            "the price is no decimal number",
+            found=text,
+            allowed="a number above 0 with at most 18 decimals",
+            fix="amount: 1000",
         )
     else:
         if amount <= 0:
             v.report.error(
-                "price_not_positive", (*path, "amount"), node.at, "the price must be above 0", found=text,
-                allowed="above 0, at most 10000000", fix="amount: 1000",
+                "price_not_positive",
+                (*path, "amount"),
+                node.at,
+                "the price must be above 0",
+                found=text,
+                allowed="above 0, at most 10000000",
+                fix="amount: 1000",
             )
     if not _DENOM.fullmatch(denom):
         v.report.error(
-            "bad_denom", (*path, "denom"), node.at, f"{denom[:40]!r} is no denomination", found=denom, allowed="uact",
+            "bad_denom",
+            (*path, "denom"),
+            node.at,
+            f"{denom[:40]!r} is no denomination",
+            found=denom,
+            allowed="uact",
             fix="denom: uact",
         )
     return Price(at=node.at, amount=amount, denom=denom)
@@ -313,7 +380,9 @@ def _signed_by(v: Values, node: Node, path: Path) -> dict[str, Any]:
 
 
 _PLACEMENT: Final[dict[str, Field]] = {
-    "attributes": _placement_attributes, "signedBy": _signed_by, "pricing": _pricing,
+    "attributes": _placement_attributes,
+    "signedBy": _signed_by,
+    "pricing": _pricing,
 }
 
 

@@ -31,8 +31,13 @@ def _accept(v: Values, node: Node, path: Path) -> tuple[str, ...] | None:
         said = url_host_problem(host)
         if said:
             v.report.error(
-                "bad_hostname", (*path, index), node.at, f"{host[:60]!r} is no host name: {said}", found=host,
-                allowed="a host name", fix="- app.example.com",
+                "bad_hostname",
+                (*path, index),
+                node.at,
+                f"{host[:60]!r} is no host name: {said}",
+                found=host,
+                allowed="a host name",
+                fix="- app.example.com",
             )
     return hosts
 
@@ -112,7 +117,10 @@ _HTTP: Final[dict[str, Field]] = {
 }
 # http_options below `to` are read by the reference, so that they must be well formed, and then unused.
 _TO: Final[dict[str, Field]] = {
-    "service": Values.text, "global": Values.flag, "ip": Values.text, "http_options": _http_options,
+    "service": Values.text,
+    "global": Values.flag,
+    "ip": Values.text,
+    "http_options": _http_options,
 }
 _EXPOSE: Final[dict[str, Field]] = {
     "port": Values.uint32,
@@ -124,7 +132,10 @@ _EXPOSE: Final[dict[str, Field]] = {
 }
 _PARAMS: Final[dict[str, Field]] = {"storage": _mounts, "permissions": _permissions, "tee": Values.text}
 _CREDENTIALS: Final[dict[str, Field]] = {
-    "host": Values.text, "email": Values.text, "username": Values.text, "password": Values.text,
+    "host": Values.text,
+    "email": Values.text,
+    "username": Values.text,
+    "password": Values.text,
 }
 _SERVICE: Final[dict[str, Field]] = {
     "image": Values.text,

@@ -38,8 +38,15 @@ def whole(text: str) -> int | None:
         return None
     sign, hexa, binary, octal, old_octal, decimal = found.groups()
     value = (
-        int(hexa, 16) if hexa else int(binary, 2) if binary else int(octal, 8) if octal else int(old_octal or "0", 8)
-        if old_octal else int(decimal)
+        int(hexa, 16)
+        if hexa
+        else int(binary, 2)
+        if binary
+        else int(octal, 8)
+        if octal
+        else int(old_octal or "0", 8)
+        if old_octal
+        else int(decimal)
     )
     if sign == "-":
         return -value if value <= 2**63 else None

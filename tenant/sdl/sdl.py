@@ -5,6 +5,7 @@ from typing import Any
 
 from marketplace.protocol.resources import Group
 from tenant.sdl.check import Checker
+from tenant.sdl.conform import conform
 from tenant.sdl.document import Document
 from tenant.sdl.lower import build, canonical, digest
 from tenant.sdl.market import denomination, market_groups
@@ -28,7 +29,11 @@ class Sdl:
     def __init__(self, document_: Document, source: str, warnings: tuple[Problem, ...]) -> None:
         groups, manifest = build(document_)
         for name, value in (
-            ("document", document_), ("groups", groups), ("manifest", manifest), ("source", source), ("warnings", warnings),
+            ("document", document_),
+            ("groups", groups),
+            ("manifest", manifest),
+            ("source", source),
+            ("warnings", warnings),
         ):
             object.__setattr__(self, name, value)
 
@@ -70,8 +75,10 @@ def parse(source: bytes | str, *, strict: bool = False) -> Sdl:
         if root is None or root.null:
             report.error("empty", (), At(1, 1), "the file is empty", fix='version: "2.0"\nservices: …')
         else:
-            read = document(values, values.walk.follow(root))
+            root = values.walk.follow(root)
+            read = document(values, root)
             Checker(read, report).check()
+            conform(values.walk, root, report)
     except BadYaml as bad:
         report.error(bad.code, (), bad.at, str(bad), fix=bad.fix)
     text = source if isinstance(source, str) else data.decode("utf-8", "replace")

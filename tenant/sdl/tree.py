@@ -6,7 +6,7 @@ Bounded: bytes, nodes and depth have limits, aliases are followed only as the gr
 from typing import Any, Final
 
 import yaml
-from yaml.cyaml import CParser
+from yaml.cyaml import CParser  # type: ignore[attr-defined]
 
 from tenant.sdl.problem import At, Report
 from tenant.sdl.scalars import NULLS
@@ -88,10 +88,11 @@ def load(source: bytes) -> Node | None:
     except (yaml.YAMLError, UnicodeError) as error:
         place = getattr(error, "position", None)
         line = source[:place].count(b"\n") + 1 if isinstance(place, int) else 1
-        raise BadYaml("yaml_text", f"the text cannot be read: {str(error)[:120]}", At(line, 1), "save the file as UTF-8") from None
+        said = f"the text cannot be read: {str(error)[:120]}"
+        raise BadYaml("yaml_text", said, At(line, 1), "save the file as UTF-8") from None
 
 
-def _compose(parser: Any) -> Node | None:
+def _compose(parser: Any) -> Node | None:  # noqa: PLR0912  one loop over the events, for speed
     get = parser.get_event
     anchors: dict[str, Node] = {}
     open_: list[Node] = []
@@ -144,6 +145,8 @@ class Walk:
     def __init__(self, report: Report) -> None:
         self.report = report
         self.steps = 0
+        self.soft = False
+        """True while the schema is applied: what the reference does not read may be malformed."""
 
     def follow(self, node: Node) -> Node:
         """The node itself, or what its alias names."""
@@ -163,9 +166,11 @@ class Walk:
             node.entries = out
         return node.entries
 
-    def _collect(
-        self, node: Node, path: tuple[Any, ...], out: list[tuple[str, Node, Node]], seen: set[str], depth: int
-    ) -> None:
+    def _say(self, code: str, path: tuple[Any, ...], node: Node, message: str, fix: str) -> None:
+        note = self.report.warn if self.soft else self.report.error
+        note(code, path, node.at, message, found=node.what, fix=fix)
+
+    def _collect(self, node: Node, path: tuple[Any, ...], out: list[tuple[str, Node, Node]], seen: set[str], depth: int) -> None:
         content = node.content
         merged: Node | None = None
         self.steps += len(content)
@@ -174,10 +179,7 @@ class Walk:
             key = content[index]
             mark = (key.kind, key.value)
             if mark in own:
-                self.report.error(
-                    "duplicate_key", (*path, key.value), key.at, f"the key {key.what!r} stands here twice", found=key.what,
-                    fix="keep one of them",
-                )
+                self._say("duplicate_key", (*path, key.value), key, f"the key {key.what[:60]!r} stands twice", "keep one of them")
                 continue
             own.add(mark)
             if key.kind == SCALAR and key.value == "<<" and key.tag in ("", "!!merge"):
@@ -187,7 +189,7 @@ class Walk:
             if real.null:
                 continue
             if real.kind != SCALAR:
-                self.report.error("key_type", path, key.at, "a key must be a word", found=real.what, fix="write a plain word")
+                self._say("key_type", path, key, "a key must be a word", "write a plain word")
                 continue
             if real.value not in seen:
                 seen.add(real.value)
@@ -195,17 +197,13 @@ class Walk:
         if merged is not None:
             self._merge(merged, path, out, seen, depth)
 
-    def _merge(
-        self, merged: Node, path: tuple[Any, ...], out: list[tuple[str, Node, Node]], seen: set[str], depth: int
-    ) -> None:
+    def _merge(self, merged: Node, path: tuple[Any, ...], out: list[tuple[str, Node, Node]], seen: set[str], depth: int) -> None:
         # An alias may name a mapping, never a list of them: yaml.v3 refuses that.
         parts = merged.content if merged.kind == SEQUENCE else [merged]
         for part in parts:
             real = self.follow(part)
             if real.kind != MAPPING or depth > MOST_DEPTH:
-                self.report.error(
-                    "merge_type", (*path, "<<"), part.at, "<< takes a mapping or a list of mappings", found=real.what,
-                    fix="write <<: *name, where name is the anchor of a mapping",
-                )
+                fix = "write <<: *name, where name is the anchor of a mapping"
+                self._say("merge_type", (*path, "<<"), part, "<< takes a mapping or a list of mappings", fix)
             else:
                 self._collect(real, path, out, seen, depth + 1)
