@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from ledger.machine import schedule
-from ledger.machine.accounts import NETWORK_ACCOUNT, credit, debit, positive
+from ledger.machine.accounts import ACCOUNTS, NETWORK_ACCOUNT, credit, debit, positive
 from ledger.machine.context import Context
 from ledger.machine.module import Plain
 from ledger.machine.purse import (
@@ -33,7 +33,9 @@ from ledger.machine.purse import (
 )
 from ledger.protocol import events
 from ledger.protocol.errors import Code, require
+from ledger.protocol.keys import check_address
 from ledger.protocol.messages import Deposit, Withdraw
+from ledger.protocol.money import MAX_AMOUNT
 
 __all__ = [
     "METERS", "NETWORK_ACCOUNT", "PURSES", "Escrow", "Meter", "Purse", "PurseView", "add_meter", "charge", "close_meter",
@@ -77,10 +79,13 @@ def open_purse(ctx: Context, purse_id: str, owner: str, denomination: str, depos
 
 
 def add_meter(ctx: Context, meter_id: str, purse_id: str, payee: str, rate_per_hour: int) -> None:
-    """Add a stopped meter; PURSE_NOT_FOUND, PURSE_CLOSED, ID_CONFLICT where the id is taken."""
+    """Add a stopped meter; PURSE_NOT_FOUND, PURSE_CLOSED, ID_CONFLICT where the id is taken, ADDRESS_REFUSED."""
     purse = _open(ctx, purse_id)
     require(ctx.store.get(METERS, meter_id) is None, Code.ID_CONFLICT, meter_id)
-    assert rate_per_hour >= 0
+    assert rate_per_hour >= 0, "a negative rate"
+    # Payments come from scheduled events, which may not be refused: the payee must be one that can be paid.
+    if ctx.store.get(ACCOUNTS, payee) is None:
+        check_address(payee)
     meter = Meter(
         closed=False,
         fee=0,
@@ -273,6 +278,8 @@ def _payout(ctx: Context, purse_id: str) -> None:
 def _deposit(ctx: Context, message: Deposit) -> None:
     amount = positive(message.amount)
     purse = _open(ctx, message.purse)
+    # Totals over a purse's life are amounts too: depositing and withdrawing in turns must not outgrow them.
+    require(purse.deposited + amount <= MAX_AMOUNT, Code.AMOUNT_REFUSED, "more than a purse can take in its life")
     deposits = list(purse.deposits)
     mine = [i for i, (depositor, _) in enumerate(deposits) if depositor == ctx.principal]
     full = len(deposits) >= ctx.parameter("purse_max_deposits")

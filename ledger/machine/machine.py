@@ -220,6 +220,8 @@ class Machine:
         if transaction.nonce and self._remembered.knows(signed.id, transaction.valid_until):
             raise Rejected(Code.ALREADY_APPLIED, "a transaction of this id has its result")
         account, _ = admission.check_key(self.store, transaction, now)
+        if not transaction.nonce and transaction.sequence <= account.sequence:
+            raise Rejected(Code.BAD_SEQUENCE, f"the next sequence is {account.sequence + 1}")
         if now_ms is not None:
             admission.check_rate(account, now, values["bucket_burst"], values["bucket_refill_per_s"])
 
@@ -266,6 +268,8 @@ class Machine:
 
     def invariants(self) -> None:
         """Check everything that must hold, over the whole state and from scratch; AssertionError names what does not."""
+        self.store.check()
+        self._agenda.check()
         check_all(self.store)
         for module in self.modules:
             module.invariants(self.store)

@@ -52,6 +52,11 @@ class Agenda:
         if new is not None:
             self._order.add((new.due_ms, new.kind, new.id))
 
+    def check(self) -> None:
+        """Assert that this view equals one built from the table."""
+        built = sorted((due.due_ms, due.kind, due.id) for due in self._store.scan(SCHEDULE))
+        assert list(self._order) == built, "the agenda differs from the schedule"
+
     def next_due(self) -> int | None:
         """Return the earliest due time in ms, or None."""
         due: int | None = self._order[0][0] if self._order else None

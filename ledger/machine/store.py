@@ -162,6 +162,22 @@ class Store:
         """Empty the undo log: what was written stays."""
         self._log.clear()
 
+    def check(self) -> None:
+        """Assert that every index and order equals one built from the rows."""
+        for name, table in self.tables.items():
+            rows = self._rows[name]
+            assert all(table.key(row) == key for key, row in rows.items()), f"a row of {name} under another's key"
+            for index, value_of in table.indexes.items():
+                built: dict[Hashable, list[str]] = {}
+                for key in sorted(rows):
+                    value = value_of(rows[key])
+                    if value is not None:
+                        built.setdefault(value, []).append(key)
+                found = {value: list(keys) for value, keys in self._indexes[name][index].items()}
+                assert found == built, f"index {index} of {name} differs from its rows"
+            if name in self._order:
+                assert list(self._order[name]) == sorted(rows), f"the order of {name} differs from its rows"
+
     def _moved(self, table: Table[Any], key: str, old: Any, new: Any) -> None:
         for name, value_of in table.indexes.items():
             before = None if old is None else value_of(old)

@@ -8,6 +8,7 @@ from ledger.machine.context import Context
 from ledger.machine.purse import METERS, PURSES, dry_instant
 from ledger.protocol import events
 from ledger.protocol.errors import Code
+from ledger.protocol.genesis import Allocation
 from ledger.protocol.messages import Deposit, SetParameter, Withdraw
 from tests.ledger.machine.chain import ADA, BOB, CAT, CREDIT, GOVERNOR, START, Chain, refused
 
@@ -243,6 +244,22 @@ def test_a_meter_needs_an_open_purse() -> None:
     ):
         chain.act(lambda ctx, call=call: out.append(refused(call, ctx)))
     assert out == [Code.PURSE_LOCKED] + [Code.PURSE_CLOSED] * 4
+
+
+def test_totals_do_not_outgrow_an_amount() -> None:
+    """Depositing and withdrawing in turns is refused before a purse's totals leave what an amount can hold."""
+    whole = 2**62
+    allocation = (Allocation(address=ADA.address, amount=str(whole), denomination=CREDIT),)
+    chain = Chain(allocations=allocation)
+    chain.act(lambda ctx: escrow.open_purse(ctx, "p", ADA.address, CREDIT, whole))
+    chain.ok(ADA, Withdraw(amount=str(whole - 1), purse="p"))
+    assert chain.send(ADA, Deposit(amount=str(whole - 1), purse="p")).code == Code.OK
+    chain.ok(ADA, Withdraw(amount=str(whole - 1), purse="p"))
+    assert chain.send(ADA, Deposit(amount=str(whole - 1), purse="p")).code == Code.AMOUNT_REFUSED
+    out: list[int] = []
+    chain.act(lambda ctx: out.append(refused(escrow.add_meter, ctx, "m", "p", "gpu1nobody", 1)))
+    assert out == [Code.ADDRESS_REFUSED]
+    chain.machine.invariants()
 
 
 def test_the_owner_is_never_locked_out() -> None:
