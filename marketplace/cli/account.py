@@ -1,0 +1,195 @@
+"""`gpubid account`: money and who may spend it."""
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from ledger.cli.failure import CommandFailed, Exit
+from ledger.cli.home import from_option, home_option, home_path, node_option
+from ledger.cli.output import columns, credits, describe, emit, output_option
+from ledger.cli.unlock import keystore, unlock_key
+from marketplace.cli.amounts import micro_of
+
+if TYPE_CHECKING:
+    from ledger.protocol.messages import Message
+
+
+@click.group()
+def account() -> None:
+    """Show and move money; let other keys act for an account."""
+
+
+def _address(given: str | None, key_name: str) -> str:
+    return given or str(keystore().info(key_name).address)
+
+
+def _send(node: str, key_name: str, output: str, message: "Message", said: str) -> None:
+    """Send one message signed by a key, and print the receipt."""
+    import json
+
+    import msgspec
+
+    from marketplace.client import NodeClient
+
+    info, seed = unlock_key(key_name)
+    with NodeClient(node) as client:
+        receipt = client.sender(seed, outbox=home_path() / "outbox" / f"{info.name}").send(message)
+    data = json.loads(msgspec.json.encode(receipt))
+    emit(output, data, text=f"{said}\n{receipt.id}  height {receipt.height}", names=[receipt.id])
+
+
+def _denomination(node: str, given: str | None) -> str:
+    if given:
+        return given
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        return str(client.genesis()["denominations"][0]["name"])
+
+
+denomination_option = click.option("--denomination", help="Kind of money; the chain's first by default.")
+
+
+@account.command("show")
+@click.argument("address", required=False)
+@from_option
+@node_option
+@home_option
+@output_option
+def show(address: str | None, key_name: str, node: str, output: str) -> None:
+    """Show balances and delegations of ADDRESS, or of the key that signs."""
+    from marketplace.client import ApiError, NodeClient
+
+    address = _address(address, key_name)
+    with NodeClient(node) as client:
+        try:
+            found = client.account(address)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            fix = "an account opens when it receives money: gpubid account faucet, or a transfer"
+            raise CommandFailed(f"account {address} is not open yet", Exit.NOT_FOUND, fix=fix) from None
+    facts = {"address": address, **{name: credits(amount) for name, amount in found["balances"].items()}}
+    facts |= {"sequence": found["sequence"], "version": found["version"]}
+    text = describe(facts)
+    if found["delegations"]:
+        rows = [
+            (d["key"][:16] + "…", ",".join(d["verbs"]), credits(d["spend_per_day"]), d["expires_ms"])
+            for d in found["delegations"]
+        ]
+        text += "\n\n" + columns(("DELEGATED KEY", "VERBS", "A DAY", "EXPIRES MS"), rows)
+    emit(output, found, text=text, names=[address])
+
+
+@account.command("faucet")
+@click.argument("amount", required=False)
+@click.option("--to", help="Address that receives; the key that signs by default.")
+@from_option
+@node_option
+@home_option
+@output_option
+def faucet(amount: str | None, to: str | None, key_name: str, node: str, output: str) -> None:
+    """Receive AMOUNT credits (1000 by default) from the faucet of a development chain."""
+    from marketplace.client import NodeClient
+
+    address = _address(to, key_name)
+    with NodeClient(node) as client:
+        receipt = client.faucet(address, str(micro_of(amount)) if amount else None)
+    minted = sum(int(e["amount"]) for e in receipt["events"] if e["kind"] == "Minted")
+    emit(output, receipt, text=f"{address} received {credits(minted)}", names=[receipt["id"]])
+
+
+@account.command("transfer")
+@click.argument("to")
+@click.argument("amount")
+@denomination_option
+@from_option
+@node_option
+@home_option
+@output_option
+def transfer(to: str, amount: str, denomination: str | None, key_name: str, node: str, output: str) -> None:
+    """Send AMOUNT credits to the address TO."""
+    from ledger.protocol.keys import check_address
+    from ledger.protocol.messages import Transfer
+
+    check_address(to)
+    message = Transfer(amount=str(micro_of(amount)), denomination=_denomination(node, denomination), to=to)
+    _send(node, key_name, output, message, f"sent {credits(message.amount)} to {to}")
+
+
+def _purse(text: str, key_name: str) -> str:
+    """Id of a purse: as given, or of the own deployment with that dseq."""
+    return text if "/" in text else f"{_address(None, key_name)}/{text}"
+
+
+@account.command("deposit")
+@click.argument("deployment")
+@click.argument("amount")
+@from_option
+@node_option
+@home_option
+@output_option
+def deposit(deployment: str, amount: str, key_name: str, node: str, output: str) -> None:
+    """Add AMOUNT credits to the purse of DEPLOYMENT (owner/dseq, or the own dseq); what is left comes back."""
+    from ledger.protocol.messages import Deposit
+
+    message = Deposit(amount=str(micro_of(amount)), purse=_purse(deployment, key_name))
+    _send(node, key_name, output, message, f"deposited {credits(message.amount)} in {message.purse}")
+
+
+@account.command("withdraw")
+@click.argument("deployment")
+@click.argument("amount")
+@from_option
+@node_option
+@home_option
+@output_option
+def withdraw(deployment: str, amount: str, key_name: str, node: str, output: str) -> None:
+    """Take AMOUNT credits back from the purse of DEPLOYMENT, as far as they are free."""
+    from ledger.protocol.messages import Withdraw
+
+    message = Withdraw(amount=str(micro_of(amount)), purse=_purse(deployment, key_name))
+    _send(node, key_name, output, message, f"withdrew {credits(message.amount)} from {message.purse}")
+
+
+@account.command("delegate")
+@click.argument("key")
+@click.option("--verb", "verbs", multiple=True, required=True, help="Name of a message it may send; * for all. Repeatable.")
+@click.option("--per-day", default="0", show_default=True, help="Credits it may spend a day.")
+@click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="Days until it ends.")
+@from_option
+@node_option
+@home_option
+@output_option
+def delegate(key: str, verbs: tuple[str, ...], per_day: str, days: int, key_name: str, node: str, output: str) -> None:
+    """Let KEY (public key in hex, or the name of a key here) act for the account."""
+    from ledger.protocol.messages import Delegate
+    from marketplace.client import NodeClient
+
+    if len(key) != 64:
+        key = keystore().info(key).key_hex
+    with NodeClient(node) as client:
+        found = client.account(_address(None, key_name))
+        _, now_ms = client.chain()
+    version = next((int(d["version"]) for d in found["delegations"] if d["key"] == key), 0)
+    message = Delegate(
+        expires_ms=now_ms + days * 86_400_000, key=key, spend_per_day=str(micro_of(per_day)), verbs=verbs, version=version
+    )
+    until = time.strftime("%Y-%m-%d", time.gmtime(message.expires_ms // 1000))
+    _send(node, key_name, output, message, f"{key[:16]}… may {', '.join(verbs)} until {until}")
+
+
+@account.command("revoke")
+@click.argument("key")
+@from_option
+@node_option
+@home_option
+@output_option
+def revoke(key: str, key_name: str, node: str, output: str) -> None:
+    """End what KEY (hex, or the name of a key here) may do for the account, at once."""
+    from ledger.protocol.messages import Revoke
+
+    if len(key) != 64:
+        key = keystore().info(key).key_hex
+    _send(node, key_name, output, Revoke(key=key), f"{key[:16]}… may do nothing more for the account")

@@ -1,0 +1,79 @@
+"""`gpubid node`: run a node, or ask one how it is."""
+
+import click
+
+from ledger.cli.failure import CommandFailed, Exit
+from ledger.cli.home import home_option, home_path, node_option
+from ledger.cli.output import describe, emit, output_option, say
+
+
+@click.group()
+def node() -> None:
+    """Run a node, or ask one how it is."""
+
+
+@node.command("start")
+@click.option("--listen", help="HOST:PORT to serve on; port 0 picks a free one.  [env: GPUBID_NODE_LISTEN; 127.0.0.1:8080]")
+@click.option("--database", help="URL of the ledger; SQLite in the home by default.  [env: GPUBID_NODE_DATABASE]")
+@click.option("--dev", is_flag=True, default=None, help="Make a development chain with a faucet where there is none yet.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[env: GPUBID_NODE_LOG_LEVEL]")
+@home_option
+def start(listen: str | None, database: str | None, dev: bool | None, log_level: str | None) -> None:
+    """Run a node until it is told to stop; prints one line `ready URL …` when it serves."""
+    from marketplace.node.config import load
+    from marketplace.node.daemon import node_home, run
+
+    flags = {"listen": listen, "database": database, "dev": dev, "log_level": log_level}
+    run(load(node_home(home_path()), flags))
+
+
+@node.command("init")
+@click.option("--chain-id", required=True, help="Name of the chain: a-z, 0-9 and -.")
+@click.option("--denomination", default="ucredit", show_default=True, help="Its money, in micro-units.")
+@click.option("--issuer", required=True, help="Address that mints and burns it.")
+@click.option("--governance", required=True, help="Address that sets parameters.")
+@click.option("--allocate", multiple=True, metavar="ADDRESS=AMOUNT", help="Money that exists from the start, in micro-units.")
+@home_option
+def init(chain_id: str, denomination: str, issuer: str, governance: str, allocate: tuple[str, ...]) -> None:
+    """Write the genesis of a new chain into the home; `node start` then runs it."""
+    import time
+
+    import msgspec
+
+    from ledger.machine.machine import Machine
+    from ledger.protocol.encoding import encode
+    from ledger.protocol.genesis import Allocation, DenominationSpec, Genesis
+    from marketplace.market.module import Market
+    from marketplace.node.daemon import node_home
+    from marketplace.node.home import write_genesis
+
+    shares = [text.partition("=") for text in allocate]
+    made = Genesis(
+        chain_id=chain_id,
+        denominations=(DenominationSpec(issuer=issuer, name=denomination),),
+        governance=governance,
+        time_ms=time.time_ns() // 1_000_000,
+        allocations=tuple(Allocation(address=a, amount=v, denomination=denomination) for a, _, v in shares),
+    )
+    try:
+        checked = msgspec.json.decode(encode(made), type=Genesis)
+        Machine(checked, [Market()])
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise CommandFailed(f"this is no genesis: {error}", Exit.USAGE) from None
+    home = node_home(home_path())
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_genesis(home, checked)
+    click.echo(checked.hash)
+    say(f"chain {chain_id} is in {home}; run it with gpubid node start")
+
+
+@node.command("status")
+@node_option
+@output_option
+def status(node: str, output: str) -> None:
+    """Show where a node's chain stands."""
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        found = client.status()
+    emit(output, found, text=describe(found), names=[str(found["chain_id"])])

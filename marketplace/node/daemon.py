@@ -1,0 +1,215 @@
+"""`gpubid node start`: opens the ledger, binds, serves until it is told to stop."""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+import uvicorn
+import uvloop
+
+from ledger.cli.failure import CommandFailed, Exit, exit_code_of
+from ledger.engine.embedded import Engine
+from ledger.protocol.genesis import Genesis
+from ledger.protocol.keys import address_of, public_key
+from marketplace.market.module import Market
+from marketplace.node import home as homes
+from marketplace.node.app import create_app
+from marketplace.node.composition import Node
+from marketplace.node.config import NodeConfig, parse_listen
+from marketplace.node.edge import Edge
+from marketplace.node.faucet import Faucet
+from marketplace.node.hub import Hub
+from marketplace.node.logs import configure
+from marketplace.node.metrics import Metrics
+
+DRAIN_S: Final = 5
+"""Longest wait at the end for requests under way."""
+
+_log = structlog.get_logger("gpubid.node")
+
+
+def fatal(error: BaseException) -> None:
+    """The ledger's writer failed: what it acknowledged is durable, nothing more may be said. Leaves the process at once."""
+    _log.critical("the ledger stopped", error=f"{type(error).__name__}: {error}", fix=_advice(error))
+    sys.stderr.flush()
+    os._exit(int(Exit.FAILURE))
+
+
+def _advice(error: BaseException) -> str:
+    if _is_full(error):
+        return "free space where the chain is kept, then start again"
+    return "start again: the ledger recovers from its log; tell the developers if it happens twice"
+
+
+def _is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if "disk is full" in str(error) or "disk I/O error" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class Server(uvicorn.Server):
+    """uvicorn that says when it serves, ends event streams before it waits for requests, and leaves with status 0."""
+
+    def __init__(self, config: uvicorn.Config, ready: str, edge: Edge, hub: Hub) -> None:
+        super().__init__(config)
+        self.ready = ready
+        self.edge = edge
+        self.hub = hub
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then print the line that others wait for."""
+        await super().startup(sockets)
+        if self.started:
+            print(self.ready, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End event streams first: they would never end by themselves."""
+        self.hub.close()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT ask for the end; a second one does not wait for requests."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
+def bind(listen: str) -> socket.socket:
+    """A bound socket; CommandFailed where the address is taken or not ours."""
+    host, port = parse_listen(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError as error:
+        sock.close()
+        if error.errno == errno.EADDRINUSE:
+            fix = "stop the other program, or give --listen another port (0 picks a free one)"
+            raise CommandFailed(f"{listen} is taken", Exit.CONFLICT, fix=fix) from None
+        raise CommandFailed(f"cannot listen on {listen}: {error.strerror}", Exit.FAILURE, fix="give another --listen") from None
+    sock.setblocking(False)
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """The URL that a bound socket is reached at."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _genesis(config: NodeConfig) -> Genesis:
+    found = homes.read_genesis(config.home)
+    if found is None:
+        if not config.dev:
+            raise CommandFailed(
+                f"there is no chain in {config.home}",
+                Exit.NOT_FOUND,
+                fix="gpubid node start --dev makes a development chain; gpubid node init makes another",
+            )
+        found = homes.development_genesis(config.home)
+        homes.write_genesis(config.home, found)
+    if config.dev and not found.dev:
+        raise CommandFailed(f"the chain in {config.home} is no development chain", Exit.CONFLICT, fix="start without --dev")
+    return found
+
+
+def _faucet(config: NodeConfig, engine: Engine, genesis: Genesis) -> Faucet | None:
+    seed = homes.seed_of(config.home, "faucet", make=False) if genesis.dev else None
+    if seed is None:
+        return None
+    issuer = address_of(public_key(seed))
+    for spec in genesis.denominations:
+        if spec.issuer == issuer:
+            return Faucet(engine, seed, spec.name)
+    return None
+
+
+def compose(config: NodeConfig, engine: Engine, genesis: Genesis) -> Node:
+    """Put a node together around an open engine."""
+    seed = homes.seed_of(config.home, "node", make=True)
+    assert seed is not None
+    return Node(
+        engine=engine,
+        hub=Hub(engine, engine.head.height),
+        metrics=Metrics(),
+        home=config.home,
+        key_seed=seed,
+        key_hex=public_key(seed).hex(),
+        faucet=_faucet(config, engine, genesis),
+    )
+
+
+async def _serve(config: NodeConfig, node: Node, sock: socket.socket) -> None:
+    edge = create_app(node)
+    ready = f"ready {url_of(sock)} chain {node.engine.genesis.chain_id} height {node.engine.head.height} key {node.key_hex}"
+    settings = uvicorn.Config(
+        edge,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        limit_concurrency=config.max_connections,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=DRAIN_S,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    await Server(settings, ready, edge, node.hub).serve(sockets=[sock])
+
+
+def run(config: NodeConfig) -> None:
+    """Run a node until SIGTERM or SIGINT; CommandFailed where it cannot start."""
+    configure(config.log_level)
+    try:
+        config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with homes.locked(config.home):
+            _run(config)
+    except Exception as error:
+        if exit_code_of(error) is not None:
+            raise
+        if _is_full(error):
+            fix = "free space there, or give another GPUBID_HOME"
+            raise CommandFailed(f"{config.home} cannot be written: the disk is full ({error})", Exit.FAILURE, fix=fix) from None
+        if isinstance(error, OSError):
+            raise CommandFailed(f"{config.home} cannot be used: {error}", Exit.FAILURE, fix="see its permissions") from None
+        raise
+
+
+def _run(config: NodeConfig) -> None:
+    genesis = _genesis(config)
+    engine = Engine.open(config.url, genesis, [Market()], on_fatal=fatal)
+    try:
+        sock = bind(config.listen)
+        try:
+            node = compose(config, engine, genesis)
+            _log.info("serving", url=url_of(sock), chain_id=genesis.chain_id, height=engine.head.height)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(config, node, sock))
+        finally:
+            sock.close()
+    finally:
+        engine.close()
+
+
+def node_home(home: Path) -> Path:
+    """The node's folder in a user's home."""
+    return home / "node"

@@ -1,0 +1,220 @@
+"""The node's outer edge, plain ASGI: limits on what comes in, and the quick path of transactions.
+
+A transaction goes from here straight to the engine: no framework lies between, since this path sets how many a second
+one core takes. Everything else passes on to the application with its body already read and bounded.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Annotated, Any, Final
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ledger.engine.embedded import Engine
+from ledger.protocol.block import Receipt
+from ledger.protocol.errors import Rejected
+from marketplace.node.metrics import Metrics
+from marketplace.node.problems import MEDIA_TYPE, Problem, of_number, of_rejected
+
+TRANSACTIONS: Final = "/v1/transactions"
+BATCH: Final = "/v1/transactions/batch"
+MAX_BODY: Final = 256 * 1024
+MAX_BATCH_BODY: Final = 4 * 2**20
+MAX_BATCH: Final = 1_000
+BODY_S: Final = 10.0
+"""Longest time to send a body in."""
+RESULT_S: Final = 30.0
+"""Longest wait for a block."""
+
+_BATCH = msgspec.json.Decoder(Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MAX_BATCH)])
+_ENCODE = msgspec.json.Encoder().encode
+_JSON: Final = (b"content-type", b"application/json")
+
+
+class Gone(Exception):
+    """The client left before its request was whole."""
+
+
+def busy(detail: str) -> Problem:
+    """503 while the node's queue is full or its ledger stands still."""
+    return Problem(503, "busy", detail, fix="wait a second, then send the same bytes again", retry_after_s=1)
+
+
+def problem_of(error: BaseException, id: str = "") -> Problem:
+    """The problem for what a transaction's future raised; a bug is raised again."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, Rejected):
+        return of_rejected(error, id)
+    if isinstance(error, TimeoutError):
+        fix = "ask /v1/transactions/ID, or send the same bytes again: it is applied once"
+        return Problem(504, "no result in time", "whether it is applied is not known yet", fix=fix)
+    if getattr(error, "retry", False) or type(error).__name__ == "EngineBusy":
+        return busy(str(error))
+    raise error
+
+
+async def read_body(receive: Receive, scope: Scope) -> bytes:
+    """The whole body; a Problem where it is too large or too slow."""
+    limit = MAX_BATCH_BODY if scope["path"] == BATCH else MAX_BODY
+    too_large = Problem(413, "the body is too large", f"at most {limit} bytes here", fix="send less at once")
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and (len(value) > 12 or int(value) > limit):
+            raise too_large
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        whole: bytes = message.get("body", b"")
+        if len(whole) > limit:
+            raise too_large
+        return whole
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            while True:
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                body += message.get("body", b"")
+                if len(body) > limit:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return bytes(body)
+                message = await receive()
+    except TimeoutError:
+        raise Problem(408, "the body came too slowly", f"within {BODY_S:.0f} s") from None
+
+
+async def settled(futures: Sequence[Future[Receipt]]) -> None:
+    """Wait until all are done, waking this loop once."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    left = len(futures)
+    lock = threading.Lock()
+
+    def finish() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def one(_: Future[Receipt]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = left == 0
+        if last:
+            loop.call_soon_threadsafe(finish)
+
+    for future in futures:
+        future.add_done_callback(one)
+    async with asyncio.timeout(RESULT_S):
+        await done
+
+
+class Edge:
+    """The ASGI application that a server runs."""
+
+    def __init__(self, inner: ASGIApp, engine: Engine, metrics: Metrics) -> None:
+        self.inner = inner
+        self.engine = engine
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.inner(scope, receive, send)
+            return
+        path, method = scope["path"], scope["method"]
+        try:
+            hot = path in (TRANSACTIONS, BATCH)
+            if hot and method != "POST":
+                refused = Problem(405, "method not allowed", f"{method} {path}", fix="POST signed transactions here")
+                await self._answer(send, refused.status, refused.encoded(), MEDIA_TYPE, (b"allow", b"POST"))
+                return
+            if method not in ("POST", "PUT", "PATCH", "DELETE"):
+                await self.inner(scope, receive, send)
+                return
+            body = await read_body(receive, scope)
+            if hot:
+                await (self._transaction if path == TRANSACTIONS else self._batch)(body, send)
+            else:
+                await self.inner(scope, _replay(body, receive), send)
+        except Problem as problem:
+            await self._refuse(send, problem)
+        except Gone:
+            return
+
+    async def _transaction(self, body: bytes, send: Send) -> None:
+        begun = time.perf_counter()
+        try:
+            async with asyncio.timeout(RESULT_S):
+                receipt = await asyncio.wrap_future(self.engine.submit(body))
+        except (Rejected, TimeoutError, RuntimeError) as error:
+            raise self._counted(problem_of(error, self._id(body, error))) from None
+        except Exception as error:
+            raise self._counted(problem_of(error)) from None
+        self.metrics.transaction_seconds.observe(time.perf_counter() - begun)
+        self.metrics.transactions[receipt.code] += 1
+        if receipt.code:
+            raise of_number(receipt.code, receipt.detail, receipt.id)
+        await self._answer(send, 200, _ENCODE(receipt))
+
+    async def _batch(self, body: bytes, send: Send) -> None:
+        try:
+            raws = [bytes(raw) for raw in _BATCH.decode(body)]
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            fix = f"send a JSON array of 1 to {MAX_BATCH} signed transactions"
+            raise Problem(400, "not a batch", str(error), fix=fix) from None
+        try:
+            futures = self.engine.submit_many(raws)
+            await settled(futures)
+        except Exception as error:
+            raise problem_of(error) from None
+        results = [self._result(future, raw) for future, raw in zip(futures, raws, strict=True)]
+        await self._answer(send, 200, _ENCODE({"results": results}))
+
+    def _result(self, future: Future[Receipt], raw: bytes) -> Any:
+        error = future.exception()
+        if error is not None:
+            return self._counted(problem_of(error, self._id(raw, error))).body
+        receipt = future.result()
+        self.metrics.transactions[receipt.code] += 1
+        return of_number(receipt.code, receipt.detail, receipt.id).body if receipt.code else receipt
+
+    def _counted(self, problem: Problem) -> Problem:
+        self.metrics.transactions[problem.body["code"] or problem.status] += 1
+        return problem
+
+    def _id(self, raw: bytes, error: BaseException) -> str:
+        """Id of a transaction that was refused before any block; empty where it has none."""
+        if not isinstance(error, Rejected):
+            return ""
+        try:
+            return self.engine.machine.codec.decode(raw).id
+        except Rejected:
+            return ""
+
+    async def _refuse(self, send: Send, problem: Problem) -> None:
+        extra = ((b"retry-after", str(problem.retry_after_s).encode()),) if problem.retry_after_s else ()
+        await self._answer(send, problem.status, problem.encoded(), MEDIA_TYPE, *extra)
+
+    async def _answer(self, send: Send, status: int, body: bytes, kind: str = "", *extra: tuple[bytes, bytes]) -> None:
+        content = (b"content-type", kind.encode()) if kind else _JSON
+        headers = [content, (b"content-length", str(len(body)).encode()), *extra]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A receive that gives the body that was read, then what the client does next."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again

@@ -1,0 +1,127 @@
+"""Routes of a living node: events, faucet, health, metrics, version, documentation."""
+
+import shutil
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+
+from ledger.protocol.errors import Rejected
+from ledger.protocol.money import Amount
+from marketplace.node.answers import PROBLEM, TEXTS, body, documented, json, ref
+from marketplace.node.composition import RawBody, Serving
+from marketplace.node.docs import page_of
+from marketplace.node.edge import RESULT_S, problem_of
+from marketplace.node.hub import Filter, parse_place
+from marketplace.node.identity import version as installed
+from marketplace.node.problems import Problem, missing, of_number, of_rejected
+
+router = APIRouter(tags=["node"])
+
+KEEP_ALIVE_S: Final = 15.0
+MIN_FREE_BYTES: Final = 64 * 2**20
+"""Below this much free space in its home a node says that it is not ready."""
+
+_STREAM: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    422: {"description": TEXTS[422], "content": PROBLEM},
+    503: {"description": TEXTS[503], "content": PROBLEM},
+}
+
+
+@router.get("/v1/events", responses=_STREAM, response_class=StreamingResponse)
+async def events(
+    node: Serving,
+    since: Annotated[str | None, Query(max_length=32, description="HEIGHT or HEIGHT:INDEX: events after it; now without")] = None,
+    owner: Annotated[str | None, Query(max_length=64)] = None,
+    provider: Annotated[str | None, Query(max_length=64)] = None,
+    kind: Annotated[str | None, Query(max_length=512, description="Kinds of events, separated by commas")] = None,
+    last_event_id: Annotated[str | None, Header(max_length=32)] = None,
+) -> StreamingResponse:
+    """Events as they happen, without a gap from any place on. Ids are HEIGHT:INDEX; a reader that comes back with its
+    last id (`Last-Event-ID`, or `since`) misses none. A comment is sent when there was nothing for 15 s."""
+    text = last_event_id or since
+    place = parse_place(text) if text else None
+    kinds = frozenset(k for k in (kind or "").split(",") if k)
+    wanted = Filter(owner or "", provider or "", kinds)
+    reading = node.hub.read(place, wanted, KEEP_ALIVE_S)
+    first = await anext(reading)
+    headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+    return StreamingResponse(_stream(first, reading), media_type="text/event-stream", headers=headers)
+
+
+async def _stream(first: bytes, reading: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in reading:
+        yield chunk
+
+
+class FaucetRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who wants money, and how much in micro-units (1,000 credits where it is left out)."""
+
+    address: Annotated[str, msgspec.Meta(max_length=64)]
+    amount: Amount | None = None
+
+
+@router.post(
+    "/v1/faucet", responses=documented(ref("Receipt"), 400, 404, 408, 413, 429, 503), openapi_extra=body("FaucetRequest")
+)
+def faucet(node: Serving, raw: RawBody) -> Response:
+    """Money for tests, on development chains only."""
+    if node.faucet is None:
+        raise missing("faucet", "this is no development chain, or another node keeps its faucet")
+    try:
+        asked = msgspec.json.decode(raw, type=FaucetRequest)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise Problem(400, "not a request to the faucet", str(error), fix='send {"address":"gpu1…"}') from None
+    try:
+        receipt = node.faucet.ask(asked.address, None if asked.amount is None else int(asked.amount)).result(RESULT_S)
+    except Rejected as error:
+        raise of_rejected(error) from None
+    except Problem:
+        raise
+    except Exception as error:
+        raise problem_of(error) from None
+    if receipt.code:
+        raise of_number(receipt.code, receipt.detail, receipt.id)
+    return json(receipt)
+
+
+@router.get("/healthz", responses=documented({"type": "object"}))
+def healthz() -> Response:
+    """The process is alive; nothing else is looked at."""
+    return json({"status": "ok"})
+
+
+@router.get("/readyz", responses=documented({"type": "object"}, 503))
+def readyz(node: Serving) -> Response:
+    """The node can take transactions: its ledger is open and its home has space."""
+    reasons = []
+    free = shutil.disk_usage(node.home).free
+    if free < MIN_FREE_BYTES:
+        reasons.append(f"only {free} bytes are free in its home")
+    if reasons:
+        raise Problem(503, "not ready", "; ".join(reasons), fix="free space in GPUBID_HOME", retry_after_s=10)
+    return json({"status": "ready", "height": node.engine.head.height})
+
+
+@router.get("/version", responses=documented({"type": "object"}))
+def version(node: Serving) -> Response:
+    """Version of the software and of the rules."""
+    return json({"version": installed(), "protocol": node.engine.head.protocol})
+
+
+@router.get("/metrics", responses={200: {"description": "Prometheus exposition", "content": {"text/plain": {}}}, **{
+    k: v for k, v in documented({}).items() if k == 422}}, response_class=Response)  # fmt: skip
+def metrics(node: Serving) -> Response:
+    """Metrics for Prometheus."""
+    return Response(node.metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
+
+
+@router.get("/docs", include_in_schema=False)
+def docs(request: Request) -> HTMLResponse:
+    """Every operation on one page; loads nothing from anywhere."""
+    headers = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    return HTMLResponse(page_of(request.app.openapi()), headers=headers)
