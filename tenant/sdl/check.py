@@ -431,14 +431,14 @@ class Checker:
 
     def _totals(self) -> None:
         totals: dict[str, list[int]] = {}
-        places: dict[str, Run] = {}
-        for runs in self.document.deployment.values():
+        places: dict[str, str] = {}
+        for name, runs in sorted(self.document.deployment.items()):
             for placement, run in runs.items():
                 compute = self.document.compute.get(run.profile)
                 if compute is None:
                     continue
                 total = totals.setdefault(placement, [0, 0, 0])
-                places.setdefault(placement, run)
+                places.setdefault(placement, name)
                 total[0] += run.count * (compute.cpu.milli if compute.cpu else 0)
                 total[1] += run.count * (compute.gpu.units if compute.gpu else 0)
                 total[2] += run.count * (compute.memory.size if compute.memory else 0)
@@ -452,8 +452,8 @@ class Checker:
                 if not low <= value <= high:
                     self.report.error(
                         f"total_{what}",
-                        ("deployment", "*", placement, "count"),
-                        places[placement].at,
+                        ("deployment", places[placement], placement, "count"),
+                        At(1, 1),
                         f"all {what} of {placement[:60]!r} together is out of range",
                         found=value,
                         allowed=f"{low} to {high}",

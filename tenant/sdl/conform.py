@@ -116,6 +116,10 @@ def _same(one: Any, two: Any) -> bool:
     return type(one) is type(two) and bool(one == two)
 
 
+def _key(path: Path) -> str:
+    return f"{path[-1]}: " if path and isinstance(path[-1], str) else "- " if path else ""
+
+
 def _short(values: list[Any]) -> str:
     return ", ".join("true" if v is True else "false" if v is False else str(v) for v in values)
 
@@ -213,7 +217,14 @@ class Conform:
             allowed = _short(rule.enum)
             near = nearest(node.value, [str(one) for one in rule.enum])
             return self._no(
-                quiet, "schema_enum", path, node, "this value is not one of those known", str(near or rule.enum[0]), allowed, near
+                quiet,
+                "schema_enum",
+                path,
+                node,
+                "this value is not one of those known",
+                f"{_key(path)}{near or _short(rule.enum[:1])}",
+                allowed,
+                near,
             )
         if kind == "string":
             if len(value) < rule.min_length:

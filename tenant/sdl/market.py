@@ -128,24 +128,30 @@ def _checked(make: Callable[[], T], what: str) -> T:
         ) from None
 
 
+def limit_per_hour(document: Document, where: str) -> int:
+    """The most that the group at a placement may cost, in micro-units an hour: floor(Σ amount × count × 429,909 / 730)."""
+    total = Fraction(0)
+    for runs in document.deployment.values():
+        run = runs.get(where)
+        price = document.placement[where].pricing[run.profile] if run else None
+        if run and price:
+            total += Fraction(price.amount) * run.count
+    return int(total * BLOCKS_PER_MONTH // HOURS_PER_MONTH)
+
+
 def _group(document: Document, where: str, runs: list[tuple[str, Run]]) -> Group:
     placement = document.placement[where]
     units = []
-    total = Fraction(0)
     tee = ""
     for name, run in runs:
         service = document.services[name]
         tee = tee or (service.params.tee if service.params else "")
-        price = placement.pricing[run.profile]
-        assert price is not None
         if run.count:
-            total += Fraction(price.amount) * run.count
             units.append(_unit(name, service, document.compute[run.profile], run))
     signed_by = SignedBy(all_of=_auditors(placement.all_of), any_of=_auditors(placement.any_of))
-    limit = total * BLOCKS_PER_MONTH // HOURS_PER_MONTH
     return _checked(
         lambda: Group(
-            limit_per_hour=str(int(limit)),
+            limit_per_hour=str(limit_per_hour(document, where)),
             name=where,
             resources=tuple(units),
             attributes=_attributes(placement, tee),

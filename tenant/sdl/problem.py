@@ -1,7 +1,7 @@
 """What is wrong with a file: located, all at once, and how to mend it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal
 
 import msgspec
@@ -84,6 +84,8 @@ class Report:
 
     def __init__(self, strict: bool) -> None:
         self.strict = strict
+        self.locate: Callable[[Path], At | None] | None = None
+        """Where set, finds the place of an error by its path: checks across parts know only where the part begins."""
         self._problems: dict[tuple[str, str], Problem] = {}
 
     def __bool__(self) -> bool:
@@ -93,6 +95,8 @@ class Report:
         self, code: str, path: Path, at: At, message: str, *, found: object = "", allowed: str = "", near: str = "", fix: str = ""
     ) -> None:
         """Note an error."""
+        if self.locate is not None:
+            at = self.locate(path) or at
         self._add(Problem(code, "error", dotted(path), at.line, at.column, message, shorten(found), allowed, near, fix))
 
     def warn(

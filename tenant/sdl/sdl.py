@@ -1,6 +1,6 @@
 """The door of the SDL library: `parse`, and what it gives."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from marketplace.protocol.resources import Group
@@ -11,7 +11,7 @@ from tenant.sdl.lower import build, canonical, digest
 from tenant.sdl.market import denomination, market_groups
 from tenant.sdl.problem import At, Problem, Report, SdlRefused
 from tenant.sdl.read import document
-from tenant.sdl.tree import BadYaml, load
+from tenant.sdl.tree import BadYaml, load, locate
 from tenant.sdl.values import Values
 
 
@@ -77,7 +77,9 @@ def parse(source: bytes | str, *, strict: bool = False) -> Sdl:
         else:
             root = values.walk.follow(root)
             read = document(values, root)
+            report.locate = partial(locate, root)
             Checker(read, report).check()
+            report.locate = None
             conform(values.walk, root, report)
     except BadYaml as bad:
         report.error(bad.code, (), bad.at, str(bad), fix=bad.fix)

@@ -139,6 +139,24 @@ def _compose(parser: Any) -> Node | None:  # noqa: PLR0912  one loop over the ev
             raise BadYaml("too_many_nodes", f"more than {MOST_NODES} values", At(1, 1), "split the deployment")
 
 
+def locate(root: Node, path: tuple[Any, ...]) -> At:
+    """The place of the deepest value on a path that the file has."""
+    node = root
+    for part in path:
+        while node.kind == ALIAS and node.target is not None:
+            node = node.target
+        found: Node | None = None
+        if node.kind == MAPPING:
+            content = node.content
+            found = next((content[i + 1] for i in range(0, len(content) - 1, 2) if content[i].value == part), None)
+        elif node.kind == SEQUENCE and isinstance(part, int) and part < len(node.content):
+            found = node.content[part]
+        if found is None:
+            break
+        node = found
+    return node.at
+
+
 class Walk:
     """Follows aliases and reads mappings as yaml.v3 does, within a bound on all steps of a file."""
 
