@@ -63,7 +63,7 @@ def status(node: Serving) -> Response:
 
 @router.get("/v1/genesis", responses=documented(ref("Genesis")))
 def genesis(node: Serving) -> Response:
-    """The chain's first state; its hash is the parent of block 1."""
+    """The chain's first state; its hash is the parent of the header at height 0."""
     return Response(encode(node.engine.genesis), media_type="application/json")
 
 
