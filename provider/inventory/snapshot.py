@@ -10,6 +10,9 @@ from marketplace.protocol.gpu import MODELS, VENDOR
 from provider.inventory.host import memory_to_offer, probe_host
 from provider.inventory.models import DeviceFacts, HostFacts, Snapshot
 
+Reading = tuple[tuple[DeviceFacts, ...], dict[str, str], tuple[str, ...]]
+"""Devices, attributes that follow from the driver, warnings."""
+
 MACHINE_ID = Path("/etc/machine-id")
 
 
@@ -21,7 +24,7 @@ class BadSimulation(ValueError):
 
 def probe(
     simulate: Sequence[str] = (),
-    nvml: Callable[[], tuple[tuple[DeviceFacts, ...], dict[str, str], tuple[str, ...]]] | None = None,
+    nvml: Callable[[], Reading] | None = None,
     *,
     disk_path: Path = Path("/"),
     seed: str = "",
@@ -34,9 +37,10 @@ def probe(
     """
     host = probe_host(disk_path)
     if simulate:
-        devices, facts, warnings = simulated_devices(simulate, seed or machine_seed(host)), {}, ()
+        found: Reading = (simulated_devices(simulate, seed or machine_seed(host)), {}, ())
     else:
-        devices, facts, warnings = (nvml or _read_nvml)()
+        found = (nvml or _read_nvml)()
+    devices, facts, warnings = found
     return Snapshot(
         devices=devices,
         cpu_milli=host.cpu_milli,
@@ -48,7 +52,7 @@ def probe(
     )
 
 
-def _read_nvml() -> tuple[tuple[DeviceFacts, ...], dict[str, str], tuple[str, ...]]:
+def _read_nvml() -> Reading:
     from provider.inventory.nvml import read
 
     return read()
