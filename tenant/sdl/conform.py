@@ -248,5 +248,5 @@ class Conform:
 
 def conform(walk: Walk, root: Node, report: Report) -> None:
     """Note in the report all that the reference's schema would say of the file."""
-    walk.soft = True
+    walk.soft = report.warn
     Conform(walk, report).check(RULE, root, ())

@@ -3,6 +3,7 @@
 import re
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from tenant.sdl.scalars import BadScalar, binary64, number, unsigned
@@ -27,10 +28,13 @@ LARGEST: Final = 2**63
 """What a number too large for the reference's integers reads as: more than any limit."""
 
 
+@lru_cache(maxsize=1024)
 def milli_cpu(text: str) -> int:
     """Processors (`0.5`, `500m`) in thousandths, cut to whole ones and to 32 bits as the reference does."""
     if text.endswith("m"):
         return unsigned(text[:-1], 32)
+    if text.isascii() and text.isdigit() and len(text) <= 12:
+        return int(text) * 1000 % 2**32
     value = number(text)
     if value is None:
         if text.startswith("-"):
@@ -51,6 +55,10 @@ def size(text: str, suffixes: dict[str, int]) -> int:
         text = text[:-2]
     else:
         text = text[:-1]
+    if text.isascii() and text.isdigit() and len(text) <= 15:
+        whole = int(text) * unit
+        if whole < 2**53:
+            return whole
     value = number(text)
     if value is None:
         if text.startswith("-"):

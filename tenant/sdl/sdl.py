@@ -11,34 +11,45 @@ from tenant.sdl.lower import build, canonical, digest
 from tenant.sdl.market import denomination, market_groups
 from tenant.sdl.problem import At, Problem, Report, SdlRefused
 from tenant.sdl.read import document
-from tenant.sdl.tree import BadYaml, load, locate
+from tenant.sdl.tree import BadYaml, Node, Walk, load, locate
 from tenant.sdl.values import Values
 
 
 class Sdl:
     """An accepted SDL. Immutable: do not change the lists it hands out."""
 
-    __slots__ = ("__dict__", "document", "groups", "manifest", "source", "warnings")
+    __slots__ = ("__dict__", "_tree", "document", "groups", "manifest", "source")
 
     document: Document
     groups: list[dict[str, Any]]
     manifest: list[dict[str, Any]]
     source: str
-    warnings: tuple[Problem, ...]
+    _tree: tuple[Walk, Node]
 
-    def __init__(self, document_: Document, source: str, warnings: tuple[Problem, ...]) -> None:
+    def __init__(self, document_: Document, source: str, tree: tuple[Walk, Node]) -> None:
         groups, manifest = build(document_)
         for name, value in (
             ("document", document_),
             ("groups", groups),
             ("manifest", manifest),
             ("source", source),
-            ("warnings", warnings),
+            ("_tree", tree),
         ):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("an Sdl does not change")
+
+    @cached_property
+    def warnings(self) -> tuple[Problem, ...]:
+        """All that the reference silently ignores, in file order; looked for when first asked."""
+        walk, root = self._tree
+        report = Report(strict=False)
+        try:
+            conform(walk, root, report)
+        except BadYaml as bad:
+            report.warn(bad.code, (), bad.at, str(bad), fix=bad.fix)
+        return report.warnings
 
     @cached_property
     def canonical_manifest(self) -> bytes:
@@ -69,9 +80,10 @@ def parse(source: bytes | str, *, strict: bool = False) -> Sdl:
     data = source.encode("utf-8", "replace") if isinstance(source, str) else source
     report = Report(strict)
     read: Document | None = None
+    values = Values(report)
+    root: Node | None = None
     try:
         root = load(data)
-        values = Values(report)
         if root is None or root.null:
             report.error("empty", (), At(1, 1), "the file is empty", fix='version: "2.0"\nservices: …')
         else:
@@ -80,11 +92,13 @@ def parse(source: bytes | str, *, strict: bool = False) -> Sdl:
             report.locate = partial(locate, root)
             Checker(read, report).check()
             report.locate = None
-            conform(values.walk, root, report)
+            if strict or report:
+                conform(values.walk, root, report)
     except BadYaml as bad:
         report.error(bad.code, (), bad.at, str(bad), fix=bad.fix)
     text = source if isinstance(source, str) else data.decode("utf-8", "replace")
     if report:
         raise SdlRefused(report.errors, report.warnings, text)
     assert read is not None
-    return Sdl(read, text, report.warnings)
+    assert root is not None
+    return Sdl(read, text, (values.walk, root))

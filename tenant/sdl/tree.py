@@ -3,6 +3,7 @@
 Bounded: bytes, nodes and depth have limits, aliases are followed only as the grammar asks, and counted.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import yaml
@@ -163,8 +164,8 @@ class Walk:
     def __init__(self, report: Report) -> None:
         self.report = report
         self.steps = 0
-        self.soft = False
-        """True while the schema is applied: what the reference does not read may be malformed."""
+        self.soft: Callable[..., None] | None = None
+        """Where warnings go while the schema is applied: what the reference does not read may be malformed."""
 
     def follow(self, node: Node) -> Node:
         """The node itself, or what its alias names."""
@@ -185,7 +186,7 @@ class Walk:
         return node.entries
 
     def _say(self, code: str, path: tuple[Any, ...], node: Node, message: str, fix: str) -> None:
-        note = self.report.warn if self.soft else self.report.error
+        note = self.soft or self.report.error
         note(code, path, node.at, message, found=node.what, fix=fix)
 
     def _collect(self, node: Node, path: tuple[Any, ...], out: list[tuple[str, Node, Node]], seen: set[str], depth: int) -> None:
