@@ -55,7 +55,7 @@ class ApiError(Exception):
     """The node answered with a problem. `code` is the ledger's or market's number, 0 where it is none of theirs."""
 
     def __init__(self, status: int, code: int, title: str, detail: str, fix: str = "", id: str = "") -> None:
-        super().__init__(f"{title}{': ' if detail else ''}{detail}")
+        Exception.__init__(self, f"{title}{': ' if detail else ''}{detail}")
         self.status = status
         self.code: int = code
         self.title = title

@@ -3,7 +3,7 @@
 from typing import Any
 
 from marketplace.protocol.messages import CreateDeployment, Heartbeat, PutBid, RegisterHost, RegisterProvider, ReportActive
-from marketplace.protocol.resources import Device, Group, GpuAsk, GpuModel, Offer, Prices, ResourceUnit, device_id
+from marketplace.protocol.resources import Device, GpuAsk, GpuModel, Group, Offer, Prices, ResourceUnit, device_id
 from tests.marketplace.node.serving import Served, address
 
 PROVIDER = 7
@@ -15,7 +15,8 @@ def offer(served: Served, host: str = "h1") -> None:
     """Register the provider and put a bid of two simulated GPUs."""
     chain = served.node.engine.genesis.chain_id
     devices = tuple(
-        Device(id=device_id(chain, f"{host}-{n}"), model="h100", vendor="nvidia", vram_mib=81_920, simulated=True) for n in range(2)
+        Device(id=device_id(chain, f"{host}-{n}"), model="h100", vendor="nvidia", vram_mib=81_920, simulated=True)
+        for n in range(2)
     )
     known = served.call("GET", f"/v1/providers/{address(PROVIDER)}").status_code == 200
     if not known:
@@ -46,9 +47,7 @@ def deploy(served: Served, dseq: int, *groups: Group) -> Any:
     """Create a deployment of the tenant; the receipt."""
     if served.call("GET", f"/v1/accounts/{address(TENANT)}").status_code == 404:
         served.fund(TENANT)
-    message = CreateDeployment(
-        denomination="ucredit", deposit="5000000", dseq=dseq, groups=groups or (group(),), hash="b" * 64
-    )
+    message = CreateDeployment(denomination="ucredit", deposit="5000000", dseq=dseq, groups=groups or (group(),), hash="b" * 64)
     return served.done(TENANT, message)
 
 

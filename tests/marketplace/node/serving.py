@@ -33,6 +33,20 @@ def address(number: int) -> str:
     return address_of(public_key(seed(number)))
 
 
+def signed(chain_id: str, now_ms: int, by: int, *messages: Message, **changed: Any) -> bytes:
+    """Signed bytes of a transaction of a user, valid for a minute."""
+    fields: dict[str, Any] = {
+        "chain_id": chain_id,
+        "messages": messages,
+        "nonce": secrets.token_hex(16),
+        "principal": address(by),
+        "sequence": 0,
+        "signer": public_key(seed(by)).hex(),
+        "valid_until": now_ms + 60_000,
+    }
+    return sign_transaction(Transaction(**(fields | changed)), seed(by))
+
+
 @dataclass
 class Served:
     """A node in process, and a caller of its application."""
@@ -70,16 +84,8 @@ class Served:
 
     def sign(self, by: int, *messages: Message, **changed: Any) -> bytes:
         """Signed bytes of a transaction of a user."""
-        fields: dict[str, Any] = {
-            "chain_id": self.node.engine.genesis.chain_id,
-            "messages": messages,
-            "nonce": secrets.token_hex(16),
-            "principal": address(by),
-            "sequence": 0,
-            "signer": public_key(seed(by)).hex(),
-            "valid_until": self.node.engine.now_ms() + 60_000,
-        }
-        return sign_transaction(Transaction(**(fields | changed)), seed(by))
+        engine = self.node.engine
+        return signed(engine.genesis.chain_id, engine.now_ms(), by, *messages, **changed)
 
     def post(self, raw: bytes) -> httpx.Response:
         """Post a signed transaction."""

@@ -1,7 +1,9 @@
 """What the node tells of its state."""
 
 import json
+from itertools import pairwise
 
+import msgspec
 import pytest
 
 from ledger.protocol.encoding import digest, encode
@@ -11,8 +13,6 @@ from ledger.protocol.proof import verify as holds
 from marketplace.market.tables import TABLES
 from tests.marketplace.node.market_story import PROVIDER, TENANT, activate, deploy, group, offer
 from tests.marketplace.node.serving import Served, address
-
-import msgspec
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_blocks_chain_up(served: Served) -> None:
         if before is None:
             break
     assert [h["height"] for h in headers] == list(range(headers[0]["height"], 0, -1))
-    assert all(young["parent"] == old["hash"] for young, old in zip(headers, headers[1:], strict=False))
+    assert all(young["parent"] == old["hash"] for young, old in pairwise(headers))
     block = served.get("/v1/blocks/1")
     assert block["hash"] == headers[-1]["hash"]
     assert len(block["signed"]) == len(block["receipts"]) == 1

@@ -1,0 +1,82 @@
+"""The commands of the market's package, as a user types them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import User, development_node
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a node of a new development chain."""
+    with development_node(tmp_path_factory.mktemp("cli")) as (_, url):
+        yield url
+
+
+def test_money_moves(node: str, tmp_path: Path) -> None:
+    """Faucet, show, transfer, delegate and revoke do what they say; mistakes have their exit codes and a fix."""
+    user = User(tmp_path, node)
+    own, other = user.key(), user.key("other")
+    missing = user.run("account", "show")
+    assert missing.returncode == 3
+    assert "faucet" in missing.stderr
+    user.ok("account", "faucet")
+    assert user.json("account", "show")["balances"] == {"ucredit": "1000000000"}
+    user.ok("account", "transfer", other, "1.5")
+    assert user.json("account", "show", other)["balances"] == {"ucredit": "1500000"}
+    assert "998.500000" in user.ok("account", "show")
+    poor = user.run("account", "transfer", own, "2", "--from", "other")
+    assert poor.returncode == 5
+    assert "→" in poor.stderr
+    for bad in ("x", "-1", "1.0000001", "1e3"):
+        assert user.run("account", "transfer", "--", other, bad).returncode == 2
+    user.ok("account", "delegate", "other", "--verb", "Transfer", "--per-day", "1")
+    assert user.json("account", "show")["delegations"][0]["verbs"] == ["Transfer"]
+    user.ok("account", "revoke", "other")
+    assert user.json("account", "show")["delegations"] == []
+    assert user.run("account", "deposit", "1", "1").returncode == 3
+
+
+def test_the_market_lists(node: str, tmp_path: Path) -> None:
+    """Every list prints as a table and as JSON, empty too."""
+    user = User(tmp_path, node)
+    for what in ("bids", "orders", "leases", "providers", "hosts"):
+        assert user.json("market", what) == []
+        assert user.ok("market", what).isupper()
+
+
+def test_the_chain_verifies(node: str, tmp_path: Path) -> None:
+    """The node's chain replays from genesis; an export does too, and a changed one does not; proofs and checkpoints hold."""
+    user = User(tmp_path, node)
+    own = user.key()
+    user.ok("account", "faucet")
+    found = user.json("ledger", "verify")
+    assert found["verified"] is True
+    export = tmp_path / "chain.export"
+    user.ok("ledger", "export", str(export))
+    assert user.run("ledger", "export", str(export)).returncode == 5
+    assert user.json("ledger", "replay", str(export))["height"] >= found["height"]
+    data = bytearray(export.read_bytes())
+    data[len(data) // 2] ^= 1
+    export.write_bytes(data)
+    changed = user.run("ledger", "verify", str(export))
+    assert changed.returncode == 1
+    assert "Traceback" not in changed.stderr
+    proved = user.json("ledger", "prove", f"account/{own}")
+    assert json.loads(proved["proof"]["value"])["address"] == own
+    assert user.json("ledger", "prove", "account/nobody")["proof"]["value"] is None
+    assert user.json("ledger", "checkpoint")["checkpoint"]["height"] >= 1
+
+
+def test_no_node(tmp_path: Path) -> None:
+    """Without a node every command says so with exit code 7."""
+    user = User(tmp_path, "http://127.0.0.1:1")
+    for command in (("node", "status"), ("market", "bids"), ("ledger", "checkpoint"), ("account", "show", "gpu1x")):
+        done = user.run(*command)
+        assert done.returncode == 7, done.stderr
+        assert "Traceback" not in done.stderr

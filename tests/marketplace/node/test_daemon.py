@@ -1,0 +1,154 @@
+"""The node as a process: ready line, kill -9, restart, second node, taken port, full disk, clean end."""
+
+import json
+import resource
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from ledger.protocol.messages import Transfer
+from marketplace.client import ApiError, NodeClient, Unreachable
+from tests.marketplace.node.serving import address, signed
+from tests.processes import GPUBID, Program, User, development_node, environment, eventually
+
+pytestmark = pytest.mark.process
+
+START = ("node", "start", "--dev", "--listen", "127.0.0.1:0")
+
+
+def test_kill_9_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    """Clients post while the node is killed: after a restart every acknowledged transaction is there, and applied once."""
+    acknowledged: list[tuple[str, int]] = []
+    sent: list[bytes] = []
+    with development_node(tmp_path) as (program, url):
+        with NodeClient(url) as client:
+            client.faucet(address(1))
+
+        def post() -> None:
+            with NodeClient(url) as client:
+                chain_id, now_ms = client.chain()
+                for _ in range(100_000):
+                    raw = signed(chain_id, now_ms, 1, Transfer(amount="1", denomination="ucredit", to=address(2)))
+                    sent.append(raw)
+                    try:
+                        receipt = client.post(raw)
+                    except (Unreachable, ApiError):
+                        return
+                    acknowledged.append((receipt.id, receipt.height))
+
+        threads = [threading.Thread(target=post) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        eventually(lambda: len(acknowledged) > 100, "a hundred acknowledged transfers")
+        program.kill()
+        for thread in threads:
+            thread.join(60)
+    with development_node(tmp_path) as (_, url), NodeClient(url) as client:
+        for id, height in acknowledged:
+            found = client.transaction(id)
+            assert (found["height"], found["code"]) == (height, 0)
+        for raw in sent[-3:]:
+            client.post(raw)
+        count = int(client.account(address(2))["balances"]["ucredit"])
+        assert len(acknowledged) <= count <= len(sent)
+        for raw in sent[-3:]:
+            client.post(raw)
+        assert int(client.account(address(2))["balances"]["ucredit"]) == count
+
+
+def test_restart_second_node_and_clean_end(tmp_path: Path) -> None:
+    """A second node on the same home is refused by the pid of the first; SIGTERM and SIGINT end it with 0; state stays."""
+    with development_node(tmp_path) as (program, url):
+        with NodeClient(url) as client:
+            client.faucet(address(5))
+            before = client.status()
+        second = User(tmp_path / "node").run(*START)
+        assert second.returncode == 5
+        assert str(program.process.pid) in second.stderr
+        assert "Traceback" not in second.stderr
+        status = User(tmp_path / "other", url).json("node", "status")
+        assert status["chain_id"] == before["chain_id"]
+        assert program.stop() == 0
+    with Program(["node", "start", "--listen", "127.0.0.1:0"], tmp_path / "node") as again:
+        url = again.line("ready ").split()[1]
+        with NodeClient(url) as client:
+            assert client.account(address(5))["balances"]["ucredit"] == "1000000000"
+            after = client.status()
+            assert (after["chain_id"], after["node_key"]) == (before["chain_id"], before["node_key"])
+            assert after["height"] >= before["height"]
+        with NodeClient(url) as client:
+            events = client.events("0")
+            assert next(events)["id"] == "1:0"
+            assert again.stop(signal.SIGINT) == 0
+            with pytest.raises(StopIteration):  # the node ends its streams before it leaves
+                while True:
+                    next(events)
+
+
+def test_it_says_why_it_cannot_start(tmp_path: Path) -> None:
+    """A taken port, a home without a chain, a wrong setting and an unknown variable each get one clear line."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        taken = User(tmp_path / "a").run("node", "start", "--dev", "--listen", f"127.0.0.1:{sock.getsockname()[1]}")
+    assert taken.returncode == 5
+    assert "is taken" in taken.stderr
+    empty = User(tmp_path / "b").run("node", "start", "--listen", "127.0.0.1:0")
+    assert empty.returncode == 3
+    assert "--dev" in empty.stderr
+    wrong = User(tmp_path / "c").run("node", "start", "--dev", "--listen", "nowhere")
+    assert wrong.returncode == 2
+    user = User(tmp_path / "d")
+    user.settings = {"GPUBID_NODE_LISTNE": "127.0.0.1:0"}
+    unknown = user.run("node", "start", "--dev")
+    assert unknown.returncode == 2
+    assert "GPUBID_NODE_LISTNE" in unknown.stderr
+    for done in (taken, empty, wrong, unknown):
+        assert "Traceback" not in done.stderr
+        assert "→" in done.stderr
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """Where nothing more can be written the node says so in one line, or at once stops: it never acknowledges."""
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    done = subprocess.run(
+        [GPUBID, *START], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(tmp_path),
+        timeout=120, check=False, preexec_fn=small_files,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "ready" not in done.stdout
+    assert "full" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_another_chain_by_init(tmp_path: Path) -> None:
+    """`node init` writes a genesis that `node start` runs, without a faucet; a second init is refused."""
+    user = User(tmp_path)
+    issuer = user.key()
+    given = (
+        "node",
+        "init",
+        "--chain-id",
+        "test-1",
+        "--issuer",
+        issuer,
+        "--governance",
+        issuer,
+        "--allocate",
+        f"{issuer}=5000000",
+    )
+    user.ok(*given)
+    assert user.run(*given).returncode == 5
+    assert user.run(*given[:3], "UPPER", *given[4:]).returncode == 2
+    with Program(["node", "start", "--listen", "127.0.0.1:0"], tmp_path) as program:
+        user.settings = {"GPUBID_NODE": program.line("ready ").split()[1]}
+        assert user.json("account", "show")["balances"] == {"ucredit": "5000000"}
+        assert user.run("account", "faucet").returncode == 3
+        assert json.loads(program.stderr.splitlines()[0])["event"] == "serving"
