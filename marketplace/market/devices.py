@@ -16,10 +16,16 @@ Kind = tuple[str, str, int, str]
 
 
 class Choice(NamedTuple):
-    """Devices by unit and replica, one after another, and how many there are of each model."""
+    """Devices by unit and replica, one after another, how many there are of each model; and how long the search was."""
 
     devices: tuple[str, ...]
     models: dict[str, int]
+    fits: bool = True
+    """False where there is no choice; then there are no devices."""
+    steps: int = 0
+
+
+NO_CHOICE: Final = Choice((), {}, fits=False)
 
 
 class _Replica(NamedTuple):
@@ -59,8 +65,8 @@ def any_accepts(ask: GpuAsk, kind: Kind) -> bool:
     return any(accepts(model, kind) for model in ask.models)
 
 
-def choose(group: Group, free: Sequence[Device], price_of: Callable[[str], int | None]) -> Choice | None:
-    """The devices for all replicas at the least cost, or None where they do not fit. `free` is in ascending id order."""
+def choose(group: Group, free: Sequence[Device], price_of: Callable[[str], int | None]) -> Choice:
+    """The devices for all replicas at the least cost, if they fit. `free` is in ascending id order."""
     simulated = wants_simulated(group)
     pools: dict[Kind, list[Device]] = {}
     for device in free:
@@ -73,22 +79,26 @@ def choose(group: Group, free: Sequence[Device], price_of: Callable[[str], int |
             ask = unit.gpu
             kinds = tuple(kind for kind in by_price if any_accepts(ask, kind))
             if not kinds:
-                return None
+                return NO_CHOICE
             replicas += [_Replica(index, ask.count, kinds)] * unit.count
     left = {kind: len(pool) for kind, pool in pools.items()}
     if sum(replica.size for replica in replicas) > sum(left.values()):
-        return None
+        return NO_CHOICE
     # The most constrained first; replicas of one unit stay together.
     replicas.sort(key=lambda replica: (len(replica.kinds), -replica.size, replica.unit))
-    kinds_chosen = _assign(replicas, left, {kind: price_of(kind[1]) or 0 for kind in pools})
-    return None if kinds_chosen is None else _pick(replicas, kinds_chosen, pools)
+    kinds_chosen, steps = _assign(replicas, left, {kind: price_of(kind[1]) or 0 for kind in pools})
+    chosen = NO_CHOICE if kinds_chosen is None else _pick(replicas, kinds_chosen, pools)
+    return chosen._replace(steps=steps)
 
 
-def _assign(replicas: Sequence[_Replica], left: dict[Kind, int], prices: Mapping[Kind, int]) -> list[Kind] | None:
-    """A kind for each replica at the least cost: depth first, cheapest first, cut by cost and by `SEARCH_STEPS`."""
+def _assign(replicas: Sequence[_Replica], left: dict[Kind, int], prices: Mapping[Kind, int]) -> tuple[list[Kind] | None, int]:
+    """A kind for each replica at the least cost, and how many steps that took.
+
+    Depth first, cheapest first, cut by cost and by `SEARCH_STEPS`.
+    """
     if all(replica.kinds == replicas[0].kinds[:1] for replica in replicas):
         fits = not replicas or sum(replica.size for replica in replicas) <= left[replicas[0].kinds[0]]
-        return [replica.kinds[0] for replica in replicas] if fits else None
+        return ([replica.kinds[0] for replica in replicas] if fits else None), 1
     best: list[Kind] | None = None
     best_cost = 0
     steps = 0
@@ -97,7 +107,7 @@ def _assign(replicas: Sequence[_Replica], left: dict[Kind, int], prices: Mapping
     def search(index: int, cost: int) -> None:
         nonlocal best, best_cost, steps
         steps += 1
-        if steps > SEARCH_STEPS or (best is not None and cost >= best_cost):
+        if best is not None and cost >= best_cost:
             return
         if index == len(replicas):
             best, best_cost = list(chosen), cost
@@ -106,6 +116,8 @@ def _assign(replicas: Sequence[_Replica], left: dict[Kind, int], prices: Mapping
         # Replicas of one unit are alike: a later one starts at the kind of the one before.
         start = replica.kinds.index(chosen[-1]) if index and replicas[index - 1].unit == replica.unit else 0
         for kind in replica.kinds[start:]:
+            if steps >= SEARCH_STEPS:
+                return
             if left[kind] >= replica.size:
                 left[kind] -= replica.size
                 chosen.append(kind)
@@ -114,7 +126,7 @@ def _assign(replicas: Sequence[_Replica], left: dict[Kind, int], prices: Mapping
                 left[kind] += replica.size
 
     search(0, 0)
-    return best
+    return best, steps
 
 
 def _pick(replicas: Sequence[_Replica], kinds: Sequence[Kind], pools: dict[Kind, list[Device]]) -> Choice:

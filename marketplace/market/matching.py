@@ -50,7 +50,7 @@ def _leave(ctx: Context, looks: list[tuple[int, str]]) -> None:
 
 
 def look_at(ctx: Context, book: Book, id: str) -> int:
-    """Match an order, or write down why it waits; returns its cost: the bids tested, and 1."""
+    """Match an order, or write down why it waits; returns how much work it was: a test of a bid counts 1."""
     order = ctx.store.get(ORDERS, id)
     assert order is not None, id
     if escrow.purse_view(ctx.store, deployment_of(order), ctx.time).state == "dry":
@@ -70,15 +70,15 @@ def look_at(ctx: Context, book: Book, id: str) -> int:
 
 
 def find(ctx: Context, book: Book, ask: Ask) -> tuple[Fit | None, int]:
-    """The lowest ask that fits, and how many bids were tested. Stops where nothing that follows can be cheaper."""
+    """The lowest ask that fits, and how much work it was. Stops where nothing that follows can be cheaper."""
     best: Fit | None = None
     best_rank: tuple[int, int, str] | None = None
     tests = 0
     for least, entry in book.candidates(ask.group):
         if least > ask.limit or (best is not None and least > best.rate):
             break
-        tests += 1
         found = examine(ctx.store, ask, entry, ctx.height)
+        tests += found.work
         if isinstance(found, Fit):
             rank = (found.rate, entry.bid.height, entry.key)
             if best_rank is None or rank < best_rank:
@@ -87,13 +87,15 @@ def find(ctx: Context, book: Book, ask: Ask) -> tuple[Fit | None, int]:
 
 
 def explain(ctx: Context, book: Book, ask: Ask) -> tuple[dict[str, int], str, int]:
-    """How many bids fail which test first, the nearest miss in words, and how many bids were tested."""
+    """How many bids fail which test first, the nearest miss in words, and how much work it was."""
     refusals: dict[str, int] = {}
     closest: Miss | None = None
+    tests = 0
     offering = book.offering(ask.group, EXPLAINED_MOST)
     for entry in offering:
         found = examine(ctx.store, ask, entry, ctx.height)
         assert isinstance(found, Miss), f"{entry.key} fits after all"
+        tests += found.work
         refusals[found.test] = refusals.get(found.test, 0) + 1
         if closest is None or closeness(found) < closeness(closest):
             closest = found
@@ -102,7 +104,7 @@ def explain(ctx: Context, book: Book, ask: Ask) -> tuple[dict[str, int], str, in
         refusals["gpu_model"] = refusals.get("gpu_model", 0) + others
     elif others:
         refusals["not_tested"] = others
-    return refusals, nearest(closest, ask.group, ask.denomination, len(book.entries)), len(offering)
+    return refusals, nearest(closest, ask.group, ask.denomination, len(book.entries)), tests
 
 
 def _wait(ctx: Context, order: Order, refusals: dict[str, int], words: str) -> None:

@@ -7,7 +7,7 @@ import msgspec
 
 from ledger.machine.store import Store
 from ledger.protocol.money import parse_amount
-from marketplace.market.devices import any_accepts, choose, kind_of, wants_simulated
+from marketplace.market.devices import NO_CHOICE, Choice, any_accepts, choose, kind_of, wants_simulated
 from marketplace.market.pricing import Need, PriceList, ask_per_hour, need_of, price_list
 from marketplace.market.tables import ATTESTATIONS, BIDS, DEVICES, HOSTS, LEASES, ORDERS, PROVIDERS, host_key, order_of
 from marketplace.protocol.records import Bid, DeviceState
@@ -18,6 +18,9 @@ TESTS: Final = (
     "storage", "ports", "gpu", "price",
 )  # fmt: skip
 """What a bid must pass, in this order: a bid that fails is counted under the first it fails."""
+
+STEPS_A_TEST: Final = 32
+"""Steps of the search over devices that take about as long as all other tests of a bid."""
 
 RANK: Final[Mapping[str, int]] = {name: rank for rank, name in enumerate(TESTS)}
 
@@ -61,6 +64,8 @@ class Fit(msgspec.Struct, frozen=True):
     devices: tuple[str, ...]
     entry: Entry
     rate: int
+    work: int
+    """What finding out counts for in a block's budget: 1, and more for a long search over devices."""
 
 
 class Miss(msgspec.Struct, frozen=True):
@@ -72,6 +77,7 @@ class Miss(msgspec.Struct, frozen=True):
     test: str
     word: str = ""
     """Which attribute, storage class or auditor."""
+    work: int = 1
 
 
 def ask_of(group: Group, denomination: str, avoid: tuple[str, ...] = ()) -> Ask:
@@ -199,20 +205,19 @@ def _short_of(need: Need, entry: Entry) -> Miss | None:
 
 def _priced(ask: Ask, entry: Entry) -> Fit | Miss:
     """Choose devices and compare the ask with the limit."""
-    devices: tuple[str, ...] = ()
-    models: dict[str, int] = {}
+    chosen = Choice((), {})
     if ask.need.gpus:
         enough = ask.need.gpus <= len(entry.free.devices)
-        chosen = choose(ask.group, entry.free.devices, entry.prices.of_gpu) if enough else None
-        if chosen is None:
-            return Miss(ask.need.gpus, entry, _usable(ask.group, entry.free.devices), "gpu")
-        devices, models = chosen
-    rate = ask_per_hour(ask.need, entry.prices, models)
+        chosen = choose(ask.group, entry.free.devices, entry.prices.of_gpu) if enough else NO_CHOICE
+    work = 1 + chosen.steps // STEPS_A_TEST
+    if not chosen.fits:
+        return Miss(ask.need.gpus, entry, _usable(ask.group, entry.free.devices), "gpu", work=work)
+    rate = ask_per_hour(ask.need, entry.prices, chosen.models)
     if rate is None:
-        return Miss(ask.need.ram, entry, 0, "storage", RAM)
+        return Miss(ask.need.ram, entry, 0, "storage", RAM, work)
     if rate > ask.limit:
-        return Miss(ask.limit, entry, rate, "price")
-    return Fit(devices, entry, rate)
+        return Miss(ask.limit, entry, rate, "price", work=work)
+    return Fit(chosen.devices, entry, rate, work)
 
 
 def _usable(group: Group, free: Sequence[Device]) -> int:

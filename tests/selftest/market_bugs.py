@@ -156,10 +156,8 @@ def replicas_forgotten(patch: pytest.MonkeyPatch) -> None:
 
     def wrong(group, free, price_of):  # type: ignore[no-untyped-def]
         found = real(group, free, price_of)
-        if found is None or not found.devices:
-            return found
         kept = sum(unit.gpu.count for unit in group.resources if unit.gpu)
-        return Choice(found.devices[:kept], found.models)
+        return Choice(found.devices[:kept], found.models, found.fits)
 
     patch.setattr(placement, "choose", wrong)
 

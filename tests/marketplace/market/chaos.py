@@ -175,10 +175,7 @@ class Chaos:
             ("lee", SetParameter(name="silence_ms", value=rng.choice((120_000, 150_000)))),
             ("aud", m.Attest(attributes={"region": "eu"}, provider=provider, version=old.version if old else 0)),  # type: ignore[attr-defined]
             ("aud", m.Retract(provider=provider)),
-            *[
-                (NAME_OF[d.owner], m.UpdateDeployment(dseq=d.dseq, hash="b" * 64, version=d.version))
-                for d in store.scan(DEPLOYMENTS)
-            ][:1],
+            *[(NAME_OF[d.owner], m.UpdateDeployment(dseq=d.dseq, hash="b" * 64, version=d.version)) for d in deployments],
         ]
         if orders and bids:
             order, bid = rng.choice(orders), rng.choice(bids)

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from ledger.protocol.messages import SetParameter
-from marketplace.market.devices import choose
-from marketplace.market.placement import free_capacity
+from marketplace.market.devices import SEARCH_STEPS, choose
+from marketplace.market.placement import STEPS_A_TEST, ask_of, entry_of, examine, free_capacity
 from marketplace.market.quote import quote
 from marketplace.market.tables import BIDS
 from marketplace.protocol import messages as m
@@ -313,7 +313,7 @@ def test_devices_stay_on_one_island() -> None:
 
     def links(count: int, replicas: int = 1) -> list[str]:
         found = choose(group(unit(gpu(count, "h100"), count=replicas)), devices, lambda _: 1)
-        assert found is not None
+        assert found.fits
         return [by_id[id].link for id in found.devices]
 
     assert links(1) == [""]
@@ -321,9 +321,8 @@ def test_devices_stay_on_one_island() -> None:
     assert links(3) == ["a"] * 3
     assert links(2, replicas=2) == ["b", "b", "a", "a"]
     assert sorted(links(7)) == sorted(d.link for d in devices)
-    assert choose(group(unit(gpu(8, "h100"))), devices, lambda _: 1) is None
+    assert not choose(group(unit(gpu(8, "h100"))), devices, lambda _: 1).fits
     island = choose(group(unit(gpu(3, "h100"))), devices, lambda _: 1)
-    assert island is not None
     assert list(island.devices) == [d.id for d in devices if d.link == "a"][:3]
 
 
@@ -362,3 +361,19 @@ def test_devices_of_every_replica_are_leased() -> None:
     assert [models[id] for id in lease.devices] == ["l4"] * 2 + ["h100"] * 4
     assert len(set(lease.devices)) == 6
     assert lease.rate_per_hour == 12 * CREDIT
+
+
+def test_a_long_search_counts_as_work() -> None:
+    """A host of many kinds can not make a block's matching long: the search is cut off, and what it took is in the budget."""
+    world = World()
+    world.provider()
+    kinds = [device(f"k{i}", f"m{i}") for i in range(40)]
+    world.host(bid=offer(*kinds), price=prices(**{f"m{i}": CREDIT + i for i in range(40)}))
+    deployment = world.deploy("ann", group(*[unit(gpu(1)) for _ in range(20)], limit=CREDIT))
+
+    order = world.orders(deployment)[0]
+    assert order.refusals == {"price": 1}
+    entry = entry_of(world.machine.store, f"{ADDRESS['pat']}/h1")
+    assert entry is not None
+    found = examine(world.machine.store, ask_of(order.group, "ucredit"), entry, None)
+    assert found.work == 1 + SEARCH_STEPS // STEPS_A_TEST
