@@ -64,13 +64,19 @@ class Supervisor:
         """Lease → when, on the monotonic clock, it is to be looked at again."""
         self._stopping = False
         self._last_look = float("-inf")
+        self._last_idle = float("-inf")
+        """When the engine was last asked about everything."""
         self._done_at: dict[str, int] = {}
         """Lease → monotonic ns of the end of its last action: older answers about it are not believed."""
         self._thread = threading.Thread(target=self._loop, name="reconcile", daemon=True)
         self.passes = 0
+        self.started = False
+        self.engine_answers = True
+        """False while the container engine does not answer: no new lease could be started."""
 
     def start(self) -> None:
         """Begin."""
+        self.started = True
         self._thread.start()
 
     def stop(self) -> None:
@@ -138,16 +144,16 @@ class Supervisor:
             containers = self.runtime.containers()
             present = self.runtime.leases()
         except Unknown as error:
+            self.engine_answers = False
             log.warning("the container engine does not answer; nothing is changed", why=str(error))
             return
+        self.engine_answers = True
         for lease in sorted(present - self.journal.entries().keys()):
             self._meet(lease)
         for lease, entry in self.journal.entries().items():
             mine = tuple(c for c in containers if c.lease == lease)
             self._plan(entry, mine, lease in present)
         self.passes += 1
-
-    _last_idle = float("-inf")
 
     def _look_at(self, lease: str) -> None:
         """One lease, with what is known of the ledger already."""
