@@ -1,0 +1,152 @@
+"""Sending transactions safely: made and stored before they are sent, sent again byte for byte, applied once."""
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Protocol
+
+from ledger.protocol import keys
+from ledger.protocol.block import Receipt
+from ledger.protocol.encoding import encode
+from ledger.protocol.errors import Code, Rejected
+from ledger.protocol.messages import Message
+from ledger.protocol.transaction import Transaction, sign_transaction, signing_bytes
+
+VALID_MS: Final = 110_000
+"""How long a transaction is valid at most: the protocol's limit is 120 s of block time."""
+
+_RETRY_STATUS: Final = frozenset({429, 502, 503, 504})
+
+
+class Unreachable(Exception):
+    """No answer within the time: it is not known whether the transaction was applied; `raw` may be sent again."""
+
+    exit_code = 7
+
+    def __init__(self, message: str, raw: bytes = b"") -> None:
+        super().__init__(message)
+        self.raw = raw
+        self.fix = "is the node running? ask for the transaction's id, or send again: it is applied once"
+
+
+class Transport(Protocol):
+    """The way to a node."""
+
+    def chain(self) -> tuple[str, int]:
+        """(chain id, block time now in ms)."""
+
+    def post(self, raw: bytes) -> Receipt:
+        """Send and wait for the receipt. Rejected: refused for good. Anything else: not known."""
+
+
+class Outbox:
+    """Signed transactions whose result is not known yet, one file each, on disk before they are sent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, id: str, raw: bytes) -> None:
+        """Store durably."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.folder / f"{id}.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(raw)
+            out.flush()
+            os.fsync(out.fileno())
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def done(self, id: str) -> None:
+        """Forget: its result is known."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / f"{id}.json").unlink()
+
+    def pending(self) -> Iterator[tuple[str, bytes]]:
+        """(id, signed bytes) of what was sent without a known result."""
+        if self.folder.is_dir():
+            for path in sorted(self.folder.glob("*.json")):
+                yield path.stem, path.read_bytes()
+
+
+def is_ambiguous(error: Exception) -> bool:
+    """True where an error leaves open whether the transaction was applied, so that the same bytes are to be sent again."""
+    if isinstance(error, Rejected):
+        return error.code is Code.RATE_LIMITED
+    return getattr(error, "exit_code", None) == 7 or getattr(error, "status", None) in _RETRY_STATUS or isinstance(error, OSError)
+
+
+class Sender:
+    """Signs and sends for one account. `principal` is the account acted for, the key's own by default."""
+
+    def __init__(self, transport: Transport, seed: bytes, *, principal: str | None = None, outbox: Path | None = None) -> None:
+        self._transport = transport
+        self._seed = seed
+        self.key = keys.public_key(seed).hex()
+        self.principal = principal or keys.address_of(bytes.fromhex(self.key))
+        self._outbox = None if outbox is None else Outbox(outbox)
+
+    def build(self, *messages: Message, valid_ms: int = VALID_MS) -> tuple[str, bytes]:
+        """Make and sign a transaction, and store it where there is an outbox: (id, signed bytes)."""
+        chain_id, now_ms = self._transport.chain()
+        transaction = Transaction(
+            chain_id=chain_id,
+            messages=messages,
+            nonce=secrets.token_hex(16),
+            principal=self.principal,
+            sequence=0,
+            signer=self.key,
+            valid_until=now_ms + valid_ms,
+        )
+        id = signing_bytes(encode(transaction)).hex()
+        raw = sign_transaction(transaction, self._seed)
+        if self._outbox is not None:
+            self._outbox.put(id, raw)
+        return id, raw
+
+    def send(self, *messages: Message, timeout_s: float = 60) -> Receipt:
+        """Send `messages` as one transaction and wait for its receipt.
+
+        Rejected where it was refused; Unreachable where no answer came in `timeout_s`, in which the same bytes were
+        sent again and again.
+        """
+        deadline = time.monotonic() + timeout_s
+        pause = 0.05
+        while True:
+            try:
+                id, raw = self.build(*messages)
+                break
+            except Exception as error:
+                if not is_ambiguous(error) or time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(pause * 2, 2.0)
+        return self.deliver(id, raw, max(0.0, deadline - time.monotonic()))
+
+    def deliver(self, id: str, raw: bytes, timeout_s: float) -> Receipt:
+        """Send signed bytes until their result is known, and forget them then."""
+        deadline = time.monotonic() + timeout_s
+        pause = 0.05
+        while True:
+            try:
+                receipt = self._transport.post(raw)
+            except Exception as error:
+                if is_ambiguous(error):
+                    if time.monotonic() + pause > deadline:
+                        raise Unreachable(f"no result of transaction {id} yet: {error}", raw) from error
+                    time.sleep(pause)
+                    pause = min(pause * 2, 2.0)
+                    continue
+                self._forget(id)
+                raise
+            self._forget(id)
+            return receipt
+
+    def _forget(self, id: str) -> None:
+        if self._outbox is not None:
+            self._outbox.done(id)

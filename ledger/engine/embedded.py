@@ -1,0 +1,329 @@
+"""The embedded engine: one writer thread, a block as soon as there is work, one durable commit each, then the answers.
+
+Transactions are decoded by whoever submits them. The writer hands a batch to the verifying processes, applies the
+one before while they work, and so on. Readers see committed state only: they wait while a block is applied and
+committed. Any error on that way ends the engine: what is not known to be committed is answered `Indeterminate`.
+"""
+
+import contextlib
+import gc
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final, Self
+
+import structlog
+
+from ledger.engine.checkpoint import Checkpoints, open_machine
+from ledger.engine.clock import Clock, SystemClock
+from ledger.engine.errors import EngineBusy, Indeterminate
+from ledger.engine.export import write_export
+from ledger.engine.log import Log, StoredBlock
+from ledger.engine.verifying import Verifying
+from ledger.machine.machine import Machine
+from ledger.machine.module import Module
+from ledger.protocol.block import Event, Header, Receipt
+from ledger.protocol.errors import Code, Rejected
+from ledger.protocol.genesis import Genesis
+from ledger.protocol.transaction import Signed
+
+MAX_QUEUE: Final = 20_000
+"""Transactions that wait; more are refused with `EngineBusy`."""
+
+BLOCK_TRANSACTIONS: Final = 1_000
+"""Most transactions of a block."""
+
+_log = structlog.get_logger()
+
+Entry = tuple[Signed, "list[Future[Receipt]]"]
+
+
+class Engine:
+    """Orders transactions of one chain. Made by `open`, ended by `close`."""
+
+    def __init__(self, log: Log, machine: Machine, clock: Clock, on_fatal: Callable[[BaseException], None] | None) -> None:
+        self._store = log
+        self.machine = machine
+        self.genesis = machine.genesis
+        self._clock = clock
+        self._on_fatal = on_fatal
+        self._state = threading.RLock()
+        self._work = threading.Condition()
+        self._queue: deque[tuple[Signed, Future[Receipt]]] = deque()
+        self._subscribers: list[Callable[[StoredBlock], None]] = []
+        self._verifying = Verifying()
+        self._checkpoints = Checkpoints(log)
+        self._closing = False
+        self._failure: BaseException | None = None
+        # The wall clock is read once: afterwards block time follows the monotonic clock, whatever happens to the wall's.
+        self._anchor_ms = max(machine.head.time_ms, clock.wall_ms()) - clock.monotonic_ms()
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        genesis: Genesis | None,
+        modules: Sequence[Module],
+        *,
+        clock: Clock | None = None,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ) -> Self:
+        """Open the chain at `url`, starting it from `genesis` where there is none, and begin to write.
+
+        `url` is `sqlite:///absolute/path` or `postgresql://…`. LedgerLocked, LedgerMissing, WrongChain and
+        LedgerDamaged say why not. `on_fatal` is called on the writer's thread when the engine ends by an error.
+        """
+        log = Log(url)
+        try:
+            machine = open_machine(log, genesis, modules)
+            engine = cls(log, machine, clock or SystemClock(), on_fatal)
+        except BaseException:
+            log.close()
+            raise
+        # What was loaded stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        engine._thread.start()
+        return engine
+
+    @property
+    def head(self) -> Header:
+        """Header of the newest committed block."""
+        with self._state:
+            return self.machine.head
+
+    def now_ms(self) -> int:
+        """Block time as it would be now, in ms."""
+        return max(self.machine.head.time_ms, self._anchor_ms + self._clock.monotonic_ms())
+
+    # Transactions in.
+
+    def submit(self, raw: bytes) -> "Future[Receipt]":
+        """Take in a signed transaction; its receipt comes when it is durable.
+
+        The future raises Rejected where no block takes it, EngineBusy where the queue is full, Indeterminate where
+        the engine ended first. A repeat gets the first result.
+        """
+        return self.submit_many([raw])[0]
+
+    def submit_many(self, raws: Sequence[bytes]) -> "list[Future[Receipt]]":
+        """Take in several; each has a future of its own, as from `submit`."""
+        futures: list[Future[Receipt]] = []
+        taken: list[tuple[Signed, Future[Receipt]]] = []
+        for raw in raws:
+            future: Future[Receipt] = Future()
+            futures.append(future)
+            try:
+                taken.append((self.machine.codec.decode(raw), future))
+            except Rejected as refusal:
+                future.set_exception(refusal)
+        with self._work:
+            if self._failure is not None or self._closing:
+                error: Exception | None = Indeterminate("the ledger has stopped")
+            elif len(self._queue) + len(taken) > MAX_QUEUE:
+                error = EngineBusy(f"{len(self._queue)} transactions wait")
+            else:
+                error = None
+                self._queue.extend(taken)
+                self._work.notify()
+        if error is not None:
+            for _, future in taken:
+                future.set_exception(error)
+        return futures
+
+    # The writer.
+
+    def _run(self) -> None:
+        try:
+            self._write()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self._verifying.close()
+
+    def _write(self) -> None:
+        pending: list[Entry] = []
+        while True:
+            batch = self._take(wait=not pending)
+            if batch is None and not pending:
+                return
+            fresh = self._fresh(batch or [])
+            try:
+                self._verifying.begin([signed for signed, _ in fresh])
+                if pending or (not fresh and self._is_due()):
+                    self._block(pending)
+                pending = self._good(fresh, self._verifying.finish())
+                if pending and not self._queue:
+                    # Nothing to overlap with: a lone transaction must not wait for another.
+                    self._block(pending)
+                    pending = []
+            except BaseException:
+                for _, futures in (*pending, *fresh):
+                    _refuse(futures, Indeterminate("the ledger stopped before the result was known"))
+                raise
+
+    def _take(self, *, wait: bool) -> list[tuple[Signed, "Future[Receipt]"]] | None:
+        """The next transactions; empty when something falls due or there is no need to wait; None at the end."""
+        with self._work:
+            while wait and not self._queue and not self._closing:
+                pause = self._pause_s()
+                if pause is not None and pause <= 0:
+                    return []
+                self._work.wait(pause)
+            if not self._queue and self._closing:
+                return None
+            return [self._queue.popleft() for _ in range(min(len(self._queue), BLOCK_TRANSACTIONS))]
+
+    def _pause_s(self) -> float | None:
+        due = self.machine.next_due()
+        return None if due is None else min((due - self.now_ms()) / 1000, 3600.0)
+
+    def _is_due(self) -> bool:
+        due = self.machine.next_due()
+        return due is not None and due <= self.now_ms()
+
+    def _fresh(self, batch: Sequence[tuple[Signed, "Future[Receipt]"]]) -> list[Entry]:
+        """One entry a transaction id: two requests with the same transaction share a result."""
+        entries: dict[tuple[str, bytes], Entry] = {}
+        for signed, future in batch:
+            entries.setdefault((signed.id, signed.signature), (signed, []))[1].append(future)
+        return list(entries.values())
+
+    def _good(self, entries: Sequence[Entry], verdicts: Sequence[bool]) -> list[Entry]:
+        good = []
+        for entry, verdict in zip(entries, verdicts, strict=True):
+            if verdict:
+                good.append(entry)
+            else:
+                _refuse(entry[1], Rejected(Code.BAD_SIGNATURE, "the signature does not match"))
+        return good
+
+    def _block(self, entries: Sequence[Entry]) -> None:
+        """Apply and commit one block of verified transactions, then answer. What no block would take is answered first."""
+        with self._state:
+            try:
+                found = self._apply(entries)
+            except BaseException as error:
+                # Before the lock is given up: nobody may read a state that is not committed.
+                self._failure = error
+                raise
+        if found is None:
+            return
+        chosen, stored = found
+        receipts = stored.result.receipts
+        for (_, futures), receipt in zip(chosen, receipts, strict=True):
+            for future in futures:
+                future.set_result(receipt)
+        for subscriber in list(self._subscribers):
+            try:
+                subscriber(stored)
+            except Exception:
+                _log.exception("a subscriber failed", height=stored.header.height)
+        self._checkpoints.after_block(self.machine, len(stored.raws))
+
+    def _apply(self, entries: Sequence[Entry]) -> tuple[list[Entry], StoredBlock] | None:
+        """Choose, apply and commit; None where there is nothing to do."""
+        time_ms = max(self.machine.head.time_ms + 1, self.now_ms())
+        chosen: dict[str, Entry] = {}
+        for signed, futures in entries:
+            if signed.id in chosen:
+                chosen[signed.id][1].extend(futures)
+                continue
+            try:
+                self.machine.check(signed, time_ms)
+            except Rejected as refusal:
+                self._refused(signed, futures, refusal)
+            else:
+                chosen[signed.id] = (signed, futures)
+        if not chosen and not self._is_due():
+            return None
+        result = self.machine.apply_block(time_ms, [signed for signed, _ in chosen.values()], verified=True)
+        stored = StoredBlock(raws=[signed.raw for signed, _ in chosen.values()], result=result)
+        self._store.append(stored)
+        return list(chosen.values()), stored
+
+    def _refused(self, signed: Signed, futures: "Sequence[Future[Receipt]]", refusal: Rejected) -> None:
+        """Answer what no block takes; a repeat gets the first result."""
+        if refusal.code is Code.ALREADY_APPLIED:
+            first = self.machine.receipt_of(signed.id) or self._store.receipt(signed.id)
+            if first is not None:
+                for future in futures:
+                    future.set_result(first)
+                return
+        _refuse(futures, refusal)
+
+    def _fail(self, error: BaseException) -> None:
+        """The engine is over: nobody is left waiting, and the owner is told."""
+        _log.error("the ledger stops", error=repr(error), height=self.machine.head.height)
+        with self._work:
+            self._failure = error
+            left = list(self._queue)
+            self._queue.clear()
+        for _, future in left:
+            if not future.done():
+                future.set_exception(Indeterminate("the ledger has stopped"))
+        if self._on_fatal is not None:
+            self._on_fatal(error)
+
+    # Readers.
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Machine]:
+        """Committed state, which does not change meanwhile; hold it briefly. Indeterminate when the engine has failed."""
+        with self._state:
+            if self._failure is not None:
+                raise Indeterminate("the ledger has stopped")
+            yield self.machine
+
+    def block(self, height: int) -> StoredBlock | None:
+        """A committed block, or None."""
+        return self._store.block(height) if 0 < height <= self.head.height else None
+
+    def blocks(self, first: int, limit: int) -> list[StoredBlock]:
+        """Committed blocks from height `first` on, at most `limit`."""
+        return self._store.blocks(first, max(0, min(limit, self.head.height - first + 1)))
+
+    def receipt(self, tx_id: str) -> Receipt | None:
+        """The first result of a transaction, however old."""
+        with self._state:
+            found = self.machine.receipt_of(tx_id)
+        return found or self._store.receipt(tx_id)
+
+    def events(self, height: int) -> list[Event]:
+        """Events of a block in order; positions are the indexes of `height:index` ids."""
+        found = self.block(height)
+        return found.result.events() if found else []
+
+    def subscribe(self, callback: Callable[[StoredBlock], None]) -> Callable[[], None]:
+        """Call `callback` with each block after its commit, on the writer's thread; returns what ends that."""
+        self._subscribers.append(callback)
+
+        def end() -> None:
+            with contextlib.suppress(ValueError):
+                self._subscribers.remove(callback)
+
+        return end
+
+    def export(self, path: Path) -> None:
+        """Write genesis and every block to a file that `ledger.engine.export.verify_export` replays."""
+        write_export(self._store, self.genesis, self.head.height, path)
+
+    def close(self) -> None:
+        """Write what is queued, keep a checkpoint, end; harmless when repeated."""
+        with self._work:
+            if self._closing:
+                return
+            self._closing = True
+            self._work.notify()
+        self._thread.join()
+        self._checkpoints.close(None if self._failure is not None else self.machine)
+        self._store.close()
+
+
+def _refuse(futures: "Sequence[Future[Receipt]]", error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)

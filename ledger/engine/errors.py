@@ -1,0 +1,54 @@
+"""How the engine fails: each error says what happened and what to do."""
+
+
+class EngineBusy(Exception):
+    """The queue is full: nothing was taken in; send the same bytes again."""
+
+    retry = True
+
+
+class Indeterminate(Exception):
+    """The engine ended before it knew whether this was committed: ask by id, or send the same bytes again."""
+
+    retry = True
+
+
+class LedgerLocked(Exception):
+    """Another process writes this ledger."""
+
+    exit_code = 5
+
+    def __init__(self, where: str, owner: str) -> None:
+        super().__init__(f"{where} is in use by {owner}")
+        self.fix = "stop the other node first, or give this one another GPUBID_HOME or --database"
+
+
+class LedgerMissing(Exception):
+    """There is no chain at this place and no genesis was given."""
+
+    exit_code = 3
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"there is no chain in {where}")
+        self.fix = "start one: gpubid node start --dev"
+
+
+class LedgerDamaged(Exception):
+    """What is stored is not what was committed."""
+
+    exit_code = 1
+
+    def __init__(self, height: int, what: str) -> None:
+        super().__init__(f"the ledger is damaged at height {height}: {what}")
+        self.height = height
+        self.fix = "restore the database from a backup or from another node's export; nothing was changed"
+
+
+class WrongChain(Exception):
+    """The database holds another chain than the genesis that was given."""
+
+    exit_code = 5
+
+    def __init__(self, where: str, found: str, given: str) -> None:
+        super().__init__(f"{where} holds chain {found}, not {given}")
+        self.fix = "give another GPUBID_HOME or --database"

@@ -1,0 +1,182 @@
+"""A whole chain as a file of JSON lines, and its check by replay: nobody's server need be trusted.
+
+The first line has the genesis, each further one a block (header and signed transactions), the last one the height.
+Receipts, events and roots are not in it: whoever verifies computes them.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ledger.engine.log import Log
+from ledger.machine.machine import Machine, UpgradeRequired
+from ledger.machine.module import Module
+from ledger.protocol.block import Header
+from ledger.protocol.encoding import digest, encode
+from ledger.protocol.errors import Rejected
+from ledger.protocol.genesis import Genesis
+from ledger.protocol.keys import verify
+
+FORMAT: Final = "gpubid/export/v1"
+
+
+class VerifyFailed(Exception):
+    """The export is not a chain that its transactions give: at which height, and what is wrong."""
+
+    def __init__(self, height: int, what: str) -> None:
+        super().__init__(f"height {height}: {what}")
+        self.height = height
+        self.what = what
+
+
+class VerifyReport(msgspec.Struct, frozen=True):
+    """What a replay came to."""
+
+    height: int
+    state_root: str
+    transactions: int
+    hash: str
+
+
+class _First(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: str
+    genesis: Genesis
+
+
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    header: Header
+    transactions: list[msgspec.Raw]
+
+
+class _Last(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    hash: str
+    height: int
+
+
+def write_export(log: Log, genesis: Genesis, height: int, path: Path) -> None:
+    """Write the chain up to `height` to `path`."""
+    last = genesis.hash
+    with path.open("wb") as out:
+        out.write(encode(_First(format=FORMAT, genesis=genesis)) + b"\n")
+        for block in log.all_blocks():
+            if block.header.height > height:
+                break
+            out.write(encode(_Line(header=block.header, transactions=[msgspec.Raw(raw) for raw in block.raws])) + b"\n")
+            last = block.header.hash
+        out.write(encode(_Last(hash=last, height=height)) + b"\n")
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as source:
+        for line in source:
+            if not line.endswith(b"\n"):
+                raise VerifyFailed(0, "the file is cut short")
+            yield line[:-1]
+
+
+def verify_export(
+    path: Path, modules: Sequence[Module], *, key: str | None = None, checkpoint: bytes | None = None
+) -> VerifyReport:
+    """Replay the export from its genesis, every signature included, and compare every header, root and hash.
+
+    With `checkpoint`, a signed checkpoint as the node serves it, the block it names must be in the chain and signed
+    by `key` (hex). VerifyFailed says at which height what is wrong.
+    """
+    lines = _lines(path)
+    try:
+        first = msgspec.json.decode(next(lines, b""), type=_First)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise VerifyFailed(0, f"the file does not begin with a genesis: {error}") from None
+    if first.format != FORMAT:
+        raise VerifyFailed(0, f"the file is of another kind: {first.format!r}")
+    signed = None if checkpoint is None else _checkpoint(checkpoint, key, first.genesis)
+    try:
+        machine = Machine(first.genesis, modules)
+    except (ValueError, Rejected, AssertionError, KeyError, UpgradeRequired) as error:
+        raise VerifyFailed(0, f"the genesis cannot be used: {error}") from None
+    count = 0
+    last: _Last | None = None
+    for line in lines:
+        if last is not None:
+            raise VerifyFailed(machine.head.height, "there is something after the end")
+        if line.startswith(b'{"hash"'):
+            last = _end(line, machine)
+            continue
+        count += _apply(machine, line)
+        if signed is not None and signed.height == machine.head.height and signed.hash != machine.head.hash:
+            raise VerifyFailed(signed.height, "the signed checkpoint names another block: the history was changed")
+    if last is None:
+        raise VerifyFailed(machine.head.height, "the file is cut short")
+    if signed is not None and signed.height > machine.head.height:
+        raise VerifyFailed(machine.head.height, f"the signed checkpoint is of height {signed.height}, which is missing")
+    hash_ = machine.head.hash if machine.head.height else first.genesis.hash
+    return VerifyReport(height=machine.head.height, state_root=machine.head.state_root, transactions=count, hash=hash_)
+
+
+def _end(line: bytes, machine: Machine) -> _Last:
+    try:
+        last = msgspec.json.decode(line, type=_Last)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise VerifyFailed(machine.head.height, f"the last line cannot be decoded: {error}") from None
+    hash_ = machine.head.hash if machine.head.height else machine.genesis.hash
+    if last.height != machine.head.height or last.hash != hash_ or encode(last) != line:
+        raise VerifyFailed(machine.head.height, "the last line is not that of this chain")
+    return last
+
+
+def _apply(machine: Machine, line: bytes) -> int:
+    """Apply the block of a line and compare; the number of its transactions."""
+    height = machine.head.height + 1
+    try:
+        block = msgspec.json.decode(line, type=_Line)
+        raws = [bytes(raw) for raw in block.transactions]
+        transactions = [machine.codec.decode(raw) for raw in raws]
+    except (msgspec.MsgspecError, UnicodeDecodeError, Rejected) as error:
+        raise VerifyFailed(height, f"the block cannot be decoded: {error}") from None
+    if encode(block) != line:
+        raise VerifyFailed(height, "the block is not in canonical form")
+    if block.header.parent != (machine.head.hash):
+        raise VerifyFailed(height, "the block does not follow the one before it")
+    if block.header.time_ms <= machine.head.time_ms:
+        raise VerifyFailed(height, "block time does not advance")
+    try:
+        result = machine.apply_block(block.header.time_ms, transactions)
+    except (Rejected, AssertionError, UpgradeRequired) as error:
+        raise VerifyFailed(height, f"the block cannot be applied: {error}") from None
+    if result.header != block.header:
+        names = [n for n in Header.__struct_fields__ if getattr(result.header, n) != getattr(block.header, n)]
+        raise VerifyFailed(height, f"replaying the block gives another {', '.join(names)}")
+    return len(raws)
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What a node signs about its chain."""
+
+    chain_id: str
+    hash: str
+    height: int
+    state_root: str
+
+
+def _checkpoint(raw: bytes, key: str | None, genesis: Genesis) -> Checkpoint:
+    """The checkpoint in `raw` once its signature was found good."""
+
+    class Signed(msgspec.Struct):
+        checkpoint: msgspec.Raw
+        node_key: str
+        signature: str
+
+    try:
+        found = msgspec.json.decode(raw, type=Signed)
+        said = msgspec.json.decode(found.checkpoint)
+        good = verify(bytes.fromhex(key or found.node_key), digest("checkpoint/v1", encode(said)), bytes.fromhex(found.signature))
+        checkpoint = msgspec.convert(said, Checkpoint)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise VerifyFailed(0, f"the checkpoint cannot be decoded: {error}") from None
+    if not good or (key is not None and key != found.node_key):
+        raise VerifyFailed(0, "the checkpoint is not signed by the key that was given")
+    if checkpoint.chain_id != genesis.chain_id:
+        raise VerifyFailed(0, f"the checkpoint is of chain {checkpoint.chain_id}")
+    return checkpoint

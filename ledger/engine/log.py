@@ -1,0 +1,284 @@
+"""The block log: what is committed. One commit a block; on SQLite (WAL, synchronous=FULL) or PostgreSQL by URL.
+
+SQLAlchemy makes the schema, the connections and the reads; the writer appends over its raw connection with
+statements built once.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import msgspec
+import sqlalchemy as sa
+
+from ledger.engine.errors import LedgerDamaged, LedgerLocked
+from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
+from ledger.protocol.encoding import encode
+
+_METADATA: Final = sa.MetaData()
+META: Final = sa.Table(
+    "meta", _METADATA, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.LargeBinary, nullable=False)
+)
+BLOCKS: Final = sa.Table(
+    "block",
+    _METADATA,
+    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.String(64), nullable=False),
+    sa.Column("header", sa.LargeBinary, nullable=False),
+    sa.Column("raws", sa.LargeBinary, nullable=False),
+    sa.Column("results", sa.LargeBinary, nullable=False),
+)
+TRANSACTIONS: Final = sa.Table(
+    "applied",
+    _METADATA,
+    # The first 63 bits of an id: enough to find it, and a whole number in both databases.
+    sa.Column("prefix", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+CHECKPOINTS: Final = sa.Table(
+    "checkpoint",
+    _METADATA,
+    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)
+_ADVISORY: Final = 0x677075626964
+"""Number of the advisory lock on PostgreSQL: "gpubid"."""
+
+
+class StoredResults(msgspec.Struct, frozen=True):
+    """Receipts and events of a block as they are stored."""
+
+    receipts: tuple[Receipt, ...]
+    begin: tuple[Any, ...]
+    end: tuple[Any, ...]
+
+
+class StoredBlock(msgspec.Struct, frozen=True):
+    """A committed block: the transactions as received, and what they gave.
+
+    The events of one that was read from the log are mappings with their `kind`.
+    """
+
+    raws: list[bytes]
+    result: BlockResult
+
+    @property
+    def header(self) -> Header:
+        """The block's header."""
+        return self.result.header
+
+
+def prefix_of(tx_id: str) -> int:
+    """The part of an id under which the log finds it."""
+    return int(tx_id[:16], 16) >> 1
+
+
+class Log:
+    """The block log of one database. Appends come from one thread; reads from any."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._lock_file: TextIO | None = None
+        self._lock_connection: sa.Connection | None = None
+        self.path: Path | None = None
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            assert parsed.database, "a SQLite URL names a file"
+            self.path = Path(parsed.database)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock_sqlite(self.path)
+            self._engine = sa.create_engine(parsed, poolclass=sa.QueuePool, pool_size=4, max_overflow=12)
+            sa.event.listen(self._engine, "connect", _tune)
+            mark = "?"
+        else:
+            self._engine = sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_size=4, max_overflow=12)
+            self._lock_postgres()
+            mark = "%s"
+        try:
+            _METADATA.create_all(self._engine)
+            self._writer = self._engine.raw_connection()
+        except BaseException:
+            self._release()
+            raise
+        self._insert_block = f"INSERT INTO block (height, hash, header, raws, results) VALUES ({', '.join([mark] * 5)})"  # noqa: S608
+        self._insert_id = f"INSERT INTO applied (prefix, height, position) VALUES ({mark}, {mark}, {mark})"  # noqa: S608
+
+    # Who writes.
+
+    def _lock_sqlite(self, path: Path) -> None:
+        lock = path.with_name(path.name + ".lock")
+        file = lock.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            file.close()
+            raise LedgerLocked(str(path), f"process {owner}" if owner.isdigit() else owner) from None
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        self._lock_file = file
+
+    def _lock_postgres(self) -> None:
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            if not connection.execute(sa.text("SELECT pg_try_advisory_lock(:n)"), {"n": _ADVISORY}).scalar():
+                raise LedgerLocked(self._engine.url.render_as_string(hide_password=True), "another node")
+        except BaseException:
+            connection.close()
+            self._engine.dispose()
+            raise
+        self._lock_connection = connection
+
+    def _release(self) -> None:
+        if self._lock_connection is not None:
+            with contextlib.suppress(sa.exc.SQLAlchemyError):
+                self._lock_connection.execute(sa.text("SELECT pg_advisory_unlock(:n)"), {"n": _ADVISORY})
+            self._lock_connection.close()
+        self._engine.dispose()
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+    @property
+    def lock_descriptor(self) -> int | None:
+        """The file descriptor that holds the lock, for a child that must not keep it."""
+        return None if self._lock_file is None else self._lock_file.fileno()
+
+    # Meta.
+
+    def meta(self, name: str) -> bytes | None:
+        """A stored fact, or None."""
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(META.c.value).where(META.c.name == name)).scalar()
+        return None if found is None else bytes(found)
+
+    def set_meta(self, name: str, value: bytes) -> None:
+        """Store a fact, replacing an earlier one."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(META).where(META.c.name == name))
+            connection.execute(sa.insert(META).values(name=name, value=value))
+
+    # Blocks.
+
+    def append(self, block: StoredBlock) -> None:
+        """Commit a block durably. Any exception means: not known whether it is committed."""
+        result = block.result
+        header = result.header
+        stored = StoredResults(receipts=result.receipts, begin=result.begin_events, end=result.end_events)
+        row = (header.height, header.hash, encode(header), msgspec.msgpack.encode(block.raws), encode(stored))
+        cursor = self._writer.cursor()
+        if self.path is not None:
+            cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute(self._insert_block, row)
+        if result.receipts:
+            cursor.executemany(self._insert_id, [(prefix_of(r.id), header.height, r.index) for r in result.receipts])
+        if self.path is not None:
+            cursor.execute("COMMIT")
+        else:
+            self._writer.commit()
+        cursor.close()
+
+    def height(self) -> int:
+        """Height of the newest block, 0 where there is none."""
+        with self._engine.connect() as connection:
+            return int(connection.execute(sa.select(sa.func.max(BLOCKS.c.height))).scalar() or 0)
+
+    def block(self, height: int) -> StoredBlock | None:
+        """A block, or None; LedgerDamaged where its parts do not belong together."""
+        found = self.blocks(height, 1)
+        return found[0] if found else None
+
+    def blocks(self, first: int, limit: int) -> list[StoredBlock]:
+        """Up to `limit` blocks from height `first` on."""
+        query = sa.select(BLOCKS).where(BLOCKS.c.height >= first, BLOCKS.c.height < first + limit).order_by(BLOCKS.c.height)
+        with self._engine.connect() as connection:
+            return [_read(*row) for row in connection.execute(query)]
+
+    def all_blocks(self, first: int = 1, page: int = 200) -> Iterator[StoredBlock]:
+        """Every block from `first` on; LedgerDamaged where one is missing."""
+        height = first
+        while found := self.blocks(height, page):
+            for block in found:
+                if block.header.height != height:
+                    raise LedgerDamaged(height, "the block is missing")
+                yield block
+                height += 1
+        if self.height() >= height:
+            raise LedgerDamaged(height, "the block is missing")
+
+    def receipt(self, tx_id: str) -> Receipt | None:
+        """The first result of a transaction, however old."""
+        query = sa.select(TRANSACTIONS.c.height, TRANSACTIONS.c.position).where(TRANSACTIONS.c.prefix == prefix_of(tx_id))
+        with self._engine.connect() as connection:
+            places = sorted((int(row[0]), int(row[1])) for row in connection.execute(query))
+        for height, position in places:
+            block = self.block(height)
+            if block is not None and block.result.receipts[position].id == tx_id:
+                return block.result.receipts[position]
+        return None
+
+    # Checkpoints.
+
+    def save_checkpoint(self, height: int, data: bytes) -> None:
+        """Keep a snapshot (a database that others write meanwhile; SQLite keeps it in a file, see `checkpoint_path`)."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.delete(CHECKPOINTS))
+            connection.execute(sa.insert(CHECKPOINTS).values(height=height, data=data))
+
+    def load_checkpoint(self) -> bytes | None:
+        """The newest snapshot, or None."""
+        if self.checkpoint_path is not None:
+            try:
+                return self.checkpoint_path.read_bytes()
+            except OSError:
+                return None
+        with self._engine.connect() as connection:
+            found = connection.execute(sa.select(CHECKPOINTS.c.data).order_by(CHECKPOINTS.c.height.desc())).scalar()
+        return None if found is None else bytes(found)
+
+    @property
+    def checkpoint_path(self) -> Path | None:
+        """Where a SQLite database keeps its snapshot: beside it, since a large write inside would hold up the blocks."""
+        return None if self.path is None else self.path.with_name(self.path.name + ".checkpoint")
+
+    def close(self) -> None:
+        """Close every connection and give up the lock."""
+        self._writer.close()
+        self._release()
+
+
+def _tune(connection: sqlite3.Connection, _record: object) -> None:
+    """SQLite as a log: a commit is on disk when it returns."""
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=20000", "cell_size_check=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _read(height: int, hash_: str, header: bytes, raws: bytes, results: bytes) -> StoredBlock:
+    try:
+        found = msgspec.json.decode(bytes(header), type=Header)
+        transactions = msgspec.msgpack.decode(bytes(raws), type=list[bytes])
+        stored = msgspec.json.decode(bytes(results), type=StoredResults)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise LedgerDamaged(height, f"the block cannot be decoded: {error}") from None
+    if found.height != height or found.hash != hash_ or encode(found) != bytes(header):
+        raise LedgerDamaged(height, "the header is not the one that was committed")
+    if transactions_hash(transactions) != found.transactions:
+        raise LedgerDamaged(height, "the transactions are not those of the header")
+    if results_hash(stored.receipts, stored.begin, stored.end) != found.results:
+        raise LedgerDamaged(height, "the results are not those of the header")
+    result = BlockResult(header=found, receipts=stored.receipts, begin_events=stored.begin, end_events=stored.end)
+    return StoredBlock(raws=transactions, result=result)
+
+
+def raws_of(transactions: Sequence[Any]) -> list[bytes]:
+    """The signed bytes of transactions."""
+    return [signed.raw for signed in transactions]
