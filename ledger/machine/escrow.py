@@ -107,7 +107,9 @@ def start_meter(ctx: Context, meter_id: str) -> None:
     """Let a meter run from now; nothing where it runs. PURSE_LOCKED where the purse is dry, PURSE_CLOSED."""
     meter = ctx.store.require(METERS, meter_id, Code.PURSE_NOT_FOUND)
     purse = _open(ctx, meter.purse)
-    require(purse.state == OPEN, Code.PURSE_LOCKED, f"{purse.id} is dry")
+    # At a block's beginning a purse may be past its end without having been told.
+    in_time = purse.state == OPEN and horizon(purse, ctx.time) == ctx.time
+    require(in_time, Code.PURSE_LOCKED, f"{purse.id} is dry")
     require(not meter.closed, Code.PURSE_CLOSED, f"{meter_id} is closed")
     if meter.since_ms:
         return

@@ -189,6 +189,17 @@ def test_gap_with_everything_overdue() -> None:
     chain.machine.invariants()
 
 
+def test_nothing_starts_after_the_end() -> None:
+    """At a block's beginning, past the dry instant of a purse that was not told yet, no meter of it starts."""
+    chain = running(3_600_000, deposit=1000)
+    chain.act(lambda ctx: escrow.add_meter(ctx, "late", "p", BOB.address, 1))
+    out: list[int] = []
+    chain.probe.first.append(lambda ctx: out.append(refused(escrow.start_meter, ctx, "late")))
+    chain.block(at=T0 + 50_000)
+    assert out == [Code.PURSE_LOCKED]
+    chain.machine.invariants()
+
+
 def test_payout_waits_until_a_report_can_not_take_it_back() -> None:
     """The hourly payout pays running meters for what is older than `backdate_ms`, and a later stop reaches back no further."""
     chain = running(3_600_000, deposit=10 * HOUR, backdate_ms=HOUR)

@@ -139,7 +139,7 @@ def simulate(rates: tuple[int, ...], schedule: list[tuple[int, tuple[str, int, s
     return model
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(RATES, SCHEDULE, st.booleans())
 def test_escrow_equals_the_walk_through_every_millisecond(
     rates: tuple[int, ...], schedule: list[tuple[int, tuple[str, int, str]]], settle: bool
@@ -164,7 +164,7 @@ def test_escrow_equals_the_walk_through_every_millisecond(
     chain.machine.invariants()
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(RATES, SCHEDULE)
 def test_settling_often_changes_nothing(rates: tuple[int, ...], schedule: list[tuple[int, tuple[str, int, str]]]) -> None:
     """With a settlement after every step or with none, all accounts end alike."""
