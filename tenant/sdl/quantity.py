@@ -70,6 +70,7 @@ def size(text: str, suffixes: dict[str, int]) -> int:
     return min(LARGEST, int(product if product.denominator == 1 and product < 2**53 else binary64(product)))
 
 
+@lru_cache(maxsize=1024)
 def decimal18(text: str) -> Decimal:
     """A price with at most 18 decimals, as the chain's decimals read it. Raises BadScalar."""
     negative = text.startswith("-")

@@ -104,7 +104,9 @@ def _compose(parser: Any) -> Node | None:  # noqa: PLR0912  one loop over the ev
         event = get()
         kind = type(event)
         if kind is yaml.ScalarEvent:
-            tag = _short(event.tag) or ("" if not event.style else "!!str")
+            tag = _short(event.tag) if event.tag else ""
+            if not tag and event.style:
+                tag = "!!str"
             node = Node(SCALAR, tag, event.value, event.start_mark)
             into.append(node)
             if event.anchor:
@@ -180,10 +182,27 @@ class Walk:
     def entries(self, node: Node, path: tuple[Any, ...]) -> list[tuple[str, Node, Node]]:
         """The (name, key, value) of a mapping: duplicates refused, merge keys unfolded, null keys left out."""
         if node.entries is None:
-            out: list[tuple[str, Node, Node]] = []
-            self._collect(node, path, out, set(), 0)
+            out = self._plain(node)
+            if out is None:
+                out = []
+                self._collect(node, path, out, set(), 0)
             node.entries = out
         return node.entries
+
+    def _plain(self, node: Node) -> list[tuple[str, Node, Node]] | None:
+        """The entries where every key is a word of its own, as nearly always; None where a closer look is needed."""
+        content = node.content
+        self.steps += len(content)
+        out = []
+        seen = set()
+        for index in range(0, len(content), 2):
+            key = content[index]
+            name = key.value
+            if key.kind != SCALAR or key.tag not in ("", "!!str") or name in NULLS or name == "<<" or name in seen:
+                return None
+            seen.add(name)
+            out.append((name, key, content[index + 1]))
+        return out
 
     def _say(self, code: str, path: tuple[Any, ...], node: Node, message: str, fix: str) -> None:
         note = self.soft or self.report.error

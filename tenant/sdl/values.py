@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from tenant.sdl.problem import Path, Report
 from tenant.sdl.scalars import BadScalar, as_bool, as_uint32, resolve
-from tenant.sdl.tree import MAPPING, SCALAR, SEQUENCE, Node, Walk
+from tenant.sdl.tree import ALIAS, MAPPING, SCALAR, SEQUENCE, Node, Walk
 
 T = TypeVar("T")
 Field = Callable[["Values", Node, Path], Any]
@@ -24,6 +24,8 @@ class Values:
 
     def text(self, node: Node, path: Path) -> str:
         """A scalar as it is written; nothing for null."""
+        if node.tag == "!!str" and node.kind == SCALAR:
+            return node.value
         node = self.walk.follow(node)
         if node.kind != SCALAR:
             self.wrong(node, path, "a text", "write one word or a quoted text")
@@ -39,7 +41,7 @@ class Values:
 
     def present(self, node: Node) -> bool:
         """False for a null, also by alias."""
-        return not self.walk.follow(node).null
+        return not (self.walk.follow(node) if node.kind == ALIAS else node).null
 
     def texts(self, node: Node, path: Path) -> tuple[str, ...] | None:
         """A list of texts, null elements left out; None for null."""
@@ -60,6 +62,9 @@ class Values:
 
     def uint32(self, node: Node, path: Path) -> int:
         """A whole number from 0 to 2³²−1; 0 for null."""
+        plain = node.value
+        if not node.tag and node.kind == SCALAR and plain.isascii() and plain.isdigit() and plain[0] != "0" and len(plain) < 10:
+            return int(plain)
         return self._scalar(node, path, as_uint32, 0, "a whole number from 0 to 4294967295", "write the number alone, as 80")
 
     def flag(self, node: Node, path: Path) -> bool:
@@ -95,10 +100,11 @@ class Values:
 
     def fields(self, node: Node, path: Path, known: dict[str, Field]) -> dict[str, Any] | None:
         """The known fields of a mapping, read; None for null or no mapping. Unknown ones are left to the schema."""
-        node = self.walk.follow(node)
-        if node.null:
-            return None
+        if node.kind != MAPPING or node.tag:
+            node = self.walk.follow(node)
         if node.kind != MAPPING:
+            if node.null:
+                return None
             self.wrong(node, path, "a mapping", "write " + ", ".join(f"{k}: …" for k in list(known)[:3]) + ", a line each")
             return None
         out: dict[str, Any] = {}
