@@ -31,6 +31,7 @@ def match(ctx: Context, order: Order, fit: Fit) -> None:
         bid_version=bid.version,
         closed_ms=0,
         created_ms=ctx.time,
+        detail="",
         devices=fit.devices,
         dseq=order.dseq,
         generation=1,
@@ -101,14 +102,15 @@ def go_up(ctx: Context, lease: Lease, reason: str) -> None:
     escrow.start_meter(ctx, id)
 
 
-def close(ctx: Context, lease: Lease, reason: str, *, reopen: bool) -> None:
+def close(ctx: Context, lease: Lease, reason: str, *, reopen: bool, detail: str = "") -> None:
     """End a lease and pay for it; its capacity stays held until its provider releases it."""
     id = lease_key(lease)
     for kind in (ACTIVATION, DOWN, TERM):
         ctx.cancel(kind, id)
     paid = escrow.close_meter(ctx, id)
-    ctx.store.put(LEASES, advance(lease, LeaseState.CLOSED, closed_ms=ctx.time, since_ms=ctx.time, reason=reason))
-    ctx.emit(LeaseEnded(lease=id, owner=lease.owner, paid=str(paid), provider=lease.provider, reason=reason))
+    ended = advance(lease, LeaseState.CLOSED, closed_ms=ctx.time, detail=detail, reason=reason, since_ms=ctx.time)
+    ctx.store.put(LEASES, ended)
+    ctx.emit(LeaseEnded(detail=detail, lease=id, owner=lease.owner, paid=str(paid), provider=lease.provider, reason=reason))
     order = ctx.store.get(ORDERS, order_of(lease))
     assert order is not None
     orders.close_order(ctx, order, reason)

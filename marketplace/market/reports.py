@@ -94,7 +94,7 @@ def close_lease(ctx: Context, msg: CloseLease) -> None:
     if msg.reason == "manifest_missing":
         held_ms = min(ctx.time - lease.since_ms, ctx.parameter("activation_ms"))
         escrow.charge(ctx, deployment_of(lease), escrow.NETWORK_ACCOUNT, metered(lease.hold_per_hour, held_ms))
-    leases.close(ctx, lease, msg.reason, reopen=msg.reason in leases.HOST_FAULTS)
+    leases.close(ctx, lease, msg.reason, reopen=msg.reason in leases.HOST_FAULTS, detail=msg.detail)
     provider = ctx.store.get(PROVIDERS, lease.provider)
     assert provider is not None
     ctx.store.put(PROVIDERS, msgspec.structs.replace(provider, leases_closed=provider.leases_closed + 1))

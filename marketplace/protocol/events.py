@@ -96,8 +96,9 @@ class LeaseChanged(Event, frozen=True, tag="LeaseChanged"):
 
 
 class LeaseEnded(Event, frozen=True, tag="LeaseEnded"):
-    """A lease is over; `paid` in micro-units is what its provider got for it."""
+    """A lease is over; `paid` in micro-units is what its provider got for it, `detail` what it said if it ended it."""
 
+    detail: str
     lease: str
     owner: str
     paid: str

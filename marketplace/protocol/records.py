@@ -140,6 +140,8 @@ class Lease(msgspec.Struct, frozen=True):
     bid_version: int
     closed_ms: int
     created_ms: int
+    detail: str
+    """What its provider said when it ended it, for people; public like all of the ledger."""
     devices: tuple[str, ...]
     dseq: int
     generation: int

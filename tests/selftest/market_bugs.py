@@ -35,8 +35,8 @@ def capacity_freed_at_close(patch: pytest.MonkeyPatch) -> None:
     """Devices are freed when the lease closes, not when its provider says that they are clean."""
     real = leases.close
 
-    def wrong(ctx, lease, reason, *, reopen):  # type: ignore[no-untyped-def]
-        real(ctx, lease, reason, reopen=reopen)
+    def wrong(ctx, lease, reason, *, reopen, detail=""):  # type: ignore[no-untyped-def]
+        real(ctx, lease, reason, reopen=reopen, detail=detail)
         claims.release(ctx, lease.devices, leases.lease_key(lease), clean=True)
 
     patch.setattr(leases, "close", wrong)

@@ -422,5 +422,5 @@ def test_wrong_close_reason_not() -> None:
     assert world.code("pat", world.end(id, "policy")) == 501
     world.ok("ann", m.CloseDeployment(dseq=1))
 
-    assert world.lease(id).reason == "host_failed"
-    assert [event.reason for event in world.events(LeaseEnded)] == ["host_failed"]
+    assert (world.lease(id).reason, world.lease(id).detail) == ("host_failed", "because of host_failed")
+    assert [(event.reason, event.detail) for event in world.events(LeaseEnded)] == [("host_failed", "because of host_failed")]

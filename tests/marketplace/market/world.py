@@ -255,7 +255,7 @@ class World:
 
     def end(self, id: str, reason: str = "policy") -> m.CloseLease:
         """A CloseLease."""
-        return m.CloseLease(generation=self.lease(id).generation, lease=id, reason=reason)
+        return m.CloseLease(detail=f"because of {reason}", generation=self.lease(id).generation, lease=id, reason=reason)
 
     def released(self, id: str, clean: bool = True) -> m.Release:
         """A Release."""
