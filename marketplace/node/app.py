@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ledger.engine.errors import Indeterminate
 from marketplace.node.answers import known_parameters
 from marketplace.node.composition import Node
-from marketplace.node.edge import Edge
+from marketplace.node.edge import Edge, busy
 from marketplace.node.openapi import document
 from marketplace.node.problems import Problem, of_status
 from marketplace.node.routes import chain, live, market
@@ -38,6 +39,10 @@ async def _on_parameter(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     wrong = "; ".join(f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors())
     return Problem(422, "a parameter is wrong", wrong[:500], fix="see /docs").response()
+
+
+async def _on_stopped(_request: Request, _error: Exception) -> Response:
+    return busy("the ledger has stopped").response()
 
 
 async def _on_bug(_request: Request, _error: Exception) -> Response:
@@ -110,7 +115,8 @@ def create_app(node: Node) -> Edge:
     )
     app.state.node = node
     handlers: dict[Any, Any] = {
-        Problem: _on_problem, HTTPException: _on_status, RequestValidationError: _on_parameter, Exception: _on_bug,
+        Problem: _on_problem, Indeterminate: _on_stopped, HTTPException: _on_status,
+        RequestValidationError: _on_parameter, Exception: _on_bug,
     }  # fmt: skip
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

@@ -23,7 +23,7 @@ from ledger.protocol.messages import Message, Transfer
 from ledger.protocol.transaction import Transaction, sign_transaction
 from marketplace.client import NodeClient
 from marketplace.protocol.messages import CreateDeployment, Heartbeat, PutBid, RegisterHost, RegisterProvider
-from marketplace.protocol.resources import Device, Group, GpuAsk, GpuModel, Offer, Prices, ResourceUnit, device_id
+from marketplace.protocol.resources import Device, GpuAsk, GpuModel, Group, Offer, Prices, ResourceUnit, device_id
 from tests.processes import Program, development_node
 
 GIB = 2**30
@@ -35,7 +35,8 @@ async def app(scope, receive, send):
     if scope["type"] != "http":
         return
     body = (await receive()).get("body", b"")
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json"), (b"content-length", b"2")]})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": b"{}"})
 sock = socket.create_server(("127.0.0.1", 0), backlog=2048)
 sock.setblocking(False)

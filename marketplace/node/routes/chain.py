@@ -1,6 +1,7 @@
 """Routes about the chain: status, genesis, parameters, blocks, receipts, proofs, checkpoint, export."""
 
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ def parameters(node: Serving) -> Response:
 @router.get("/v1/transactions/{id}", responses=documented(ref("Receipt"), 404))
 def transaction(node: Serving, id: Annotated[str, Path(max_length=64)]) -> Response:
     """The receipt of a transaction of any age; its `code` is 0 where it was applied."""
-    receipt = node.engine.receipt(id)
+    receipt = node.engine.receipt(id) if re.fullmatch(r"[0-9a-f]{64}", id) else None
     if receipt is None:
         raise missing("transaction", id)
     return json(receipt)

@@ -33,7 +33,7 @@ def address(number: int) -> str:
     return address_of(public_key(seed(number)))
 
 
-def signed(chain_id: str, now_ms: int, by: int, *messages: Message, **changed: Any) -> bytes:
+def signed(chain_id: str, now_ms: int, by: int, /, *messages: Message, **changed: Any) -> bytes:
     """Signed bytes of a transaction of a user, valid for a minute."""
     fields: dict[str, Any] = {
         "chain_id": chain_id,
