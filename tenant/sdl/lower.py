@@ -163,8 +163,9 @@ def _credentials(service: Service, version: str) -> Json | None:
 def _sequence_numbers(document: Document) -> dict[str, int]:
     names = [
         to.ip
-        for service in sorted(document.deployment)
-        for expose in document.services[service].expose
+        for name in sorted(document.deployment)
+        if name in document.services  # a service without a placement need not exist
+        for expose in document.services[name].expose
         for to in expose.to
         if not (to.global_ and not to.ip)
     ]

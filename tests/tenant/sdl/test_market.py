@@ -1,0 +1,109 @@
+"""From SDL to what is asked of this market."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketplace.protocol.resources import GpuModel, Volume
+from tenant.sdl import LoweringRefused, parse
+from tests.tenant.sdl.samples import ADDRESS, GPU, TWO, WEB
+
+AUDITOR = "gpu1" + "q" * 38
+
+
+def test_web() -> None:
+    """A plain service becomes one unit with its replicas, port and container space; the limit is floored."""
+    (group,) = parse(WEB).market_groups()
+    assert group.name == "anywhere"
+    assert group.limit_per_hour == str(2 * 1000 * 429_909 // 730)
+    (unit,) = group.resources
+    assert (unit.count, unit.cpu_milli, unit.memory, unit.gpu, unit.ports) == (2, 500, 512 * 2**20, None, 1)
+    assert unit.volumes == (Volume(size=2**30),)
+    assert parse(WEB).denomination == "ucredit"
+
+
+def test_gpu() -> None:
+    """GPU kinds, storage classes and placement attributes are asked."""
+    (group,) = parse(GPU).market_groups()
+    (unit,) = group.resources
+    assert unit.gpu is not None
+    assert unit.gpu.count == 2
+    h100 = GpuModel(vendor="nvidia", model="h100", ram_mib=80 * 1024, interface="sxm")
+    assert unit.gpu.models == (GpuModel(vendor="nvidia", model="a100"), h100)
+    assert [(v.storage_class, v.size) for v in unit.volumes] == [
+        ("ram", 8 * 2**30),
+        ("ephemeral", 20 * 2**30),
+        ("beta3", 100 * 2**30),
+    ]
+    assert group.attributes == {"region": "eu-west"}
+    assert group.limit_per_hour == str(int(Fraction("120000.5") * 429_909 // 730))
+
+
+def test_services_are_units() -> None:
+    """Services that share a profile are units of their own, with their own ports; their prices add up."""
+    (group,) = parse(TWO).market_groups()
+    assert [(u.count, u.ports) for u in group.resources] == [(1, 1), (1, 0)]
+    assert group.limit_per_hour == str(int(Fraction("24.5") * 429_909 // 730))
+
+
+@given(st.decimals(min_value="0.000000000000000001", max_value=10_000_000, places=18), st.integers(1, 256))
+def test_limit_is_exact(amount: object, count: int) -> None:
+    """The limit is the exact product, floored, whatever the decimals."""
+    text = WEB.replace("amount: 1000", f'amount: "{amount:f}"').replace("count: 2", f"count: {count}")
+    (group,) = parse(text).market_groups()
+    assert int(group.limit_per_hour) == Fraction(str(amount)) * count * 429_909 // 730
+
+
+def test_auditors() -> None:
+    """Auditors of this market are asked; others cannot attest here."""
+    text = WEB.replace("      pricing:", f"      signedBy:\n        anyOf: [{AUDITOR}]\n      pricing:")
+    (group,) = parse(text).market_groups()
+    assert group.signed_by.any_of == (AUDITOR,)
+    with pytest.raises(LoweringRefused) as caught:
+        parse(text.replace("gpu1", "akash1")).market_groups()
+    assert caught.value.code == "foreign_auditor"
+    assert caught.value.fix
+
+
+def test_any_model_and_vendors() -> None:
+    """An empty list is any model of that vendor; AMD and Intel are asked like Nvidia."""
+    start = GPU.index("              nvidia:")
+    end = GPU.index("        storage:\n          - size")
+    text = GPU[:start] + "              amd:\n              intel: [{model: max1550}]\n" + GPU[end:]
+    (group,) = parse(text).market_groups()
+    assert group.resources[0].gpu is not None
+    assert group.resources[0].gpu.models == (GpuModel(vendor="amd"), GpuModel(vendor="intel", model="max1550"))
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new", "code"),
+    [
+        (ADDRESS, "", "", "no_ip_leases"),
+        (WEB, "denom: uact", "denom: ibc/170C67", "foreign_denomination"),
+        (WEB, "count: 2", "count: 257", "market_limit"),
+        (GPU, "model: a100", "model: a100-80gb", "unknown_gpu_model"),
+    ],
+)
+def test_what_this_market_cannot_serve(source: str, old: str, new: str, code: str) -> None:
+    """A good SDL that this market cannot serve is refused when it is lowered, with what to do."""
+    sdl = parse(source.replace(old, new) if old else source)
+    with pytest.raises(LoweringRefused) as caught:
+        sdl.market_groups()
+    assert caught.value.code == code
+    assert caught.value.fix
+
+
+def test_other_denominations_pass() -> None:
+    """A denomination in the market's own form passes through."""
+    assert parse(WEB.replace("denom: uact", "denom: ueuro")).denomination == "ueuro"
+
+
+def test_sdl_is_frozen() -> None:
+    """What parse gives does not change."""
+    sdl = parse(WEB)
+    with pytest.raises(AttributeError):
+        sdl.groups = []
+    with pytest.raises(AttributeError):
+        sdl.document.version = "3"  # type: ignore[misc]
