@@ -1,0 +1,257 @@
+"""`gpubid lease`: what runs, what it says and costs, and its end."""
+
+import sys
+from typing import Any
+
+import click
+
+from ledger.cli.failure import CommandFailed, Exit
+from ledger.cli.home import from_option, home_option, node_option
+from ledger.cli.output import credits, describe, emit, output_option, say
+from tenant.cli.deploy import addresses
+from tenant.cli.lookup import deployer, find_lease, owner_of
+
+
+@click.group()
+def lease() -> None:
+    """List, show, follow, enter and close leases."""
+
+
+@lease.command("list")
+@click.option("--all", "everything", is_flag=True, help="Closed ones too.")
+@from_option
+@node_option
+@home_option
+@output_option
+def list_(everything: bool, key_name: str, node: str, output: str) -> None:
+    """List the leases of the key's account."""
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        found = client.leases(owner=owner_of(key_name))
+    found = [item for item in found if everything or item["state"] != "closed"]
+    rows = [
+        (i["dseq"], i["gseq"], i["state"], i["provider"], i["host"], _devices(i), credits(i["rate_per_hour"]), credits(i["cost"]))
+        for i in found
+    ]
+    headers = ("DSEQ", "GSEQ", "STATE", "PROVIDER", "HOST", "DEVICES", "CREDITS/H", "COST")
+    emit(output, found, headers=headers, rows=rows, names=[item["id"] for item in found])
+
+
+def _devices(item: dict[str, Any]) -> str:
+    count = len(item["devices"])
+    return f"{count} simulated" if count and item["simulated"] else str(count) if count else "–"
+
+
+def _facts(item: dict[str, Any]) -> dict[str, object]:
+    seconds = item["up_ms"] / 1000
+    facts: dict[str, object] = {
+        "id": item["id"],
+        "state": item["state"] + (f" ({item['reason']})" if item["reason"] else ""),
+        "provider": item["provider"],
+        "host": item["host"],
+        "devices": _devices(item),
+        "generation": item["generation"],
+        "rate": f"{credits(item['rate_per_hour'])} credits/h",
+        "up": f"{seconds:.3f} s",
+        "cost": f"{credits(item['cost'])} credits",
+        "paid": f"{credits(item['paid'])} credits",
+    }
+    if item["dry_at_ms"]:
+        facts["funded for"] = f"{max(0, item['dry_at_ms'] - item['time_ms']) / 1000:.0f} s"
+    for name, digest in item["images"].items():
+        facts[f"image {name}"] = digest
+    return facts
+
+
+@lease.command("show")
+@click.argument("id")
+@click.option("-w", "--watch", is_flag=True, help="Show again every second, until Ctrl-C.")
+@from_option
+@node_option
+@home_option
+@output_option
+def show(id: str, watch: bool, key_name: str, node: str, output: str) -> None:
+    """Show lease ID with its cost until now."""
+    import time
+
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        while True:
+            item = find_lease(client, key_name, id)
+            emit(output, item, text=describe(_facts(item)), names=[item["id"]])
+            if not watch or item["state"] == "closed":
+                return
+            time.sleep(1)
+            click.echo("")
+
+
+@lease.command("status")
+@click.argument("id")
+@from_option
+@node_option
+@home_option
+@output_option
+def status(id: str, key_name: str, node: str, output: str) -> None:
+    """Show what the provider says of lease ID: phase, services, published ports."""
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        item = find_lease(client, key_name, id)
+        with deployer(client, key_name).gateway(item) as gateway:
+            found = gateway.status(item["id"])
+    facts = {"phase": found["phase"] + (f": {found['error']}" if found["error"] else ""), "generation": found["generation"]}
+    for name, service in found["services"].items():
+        facts[f"service {name}"] = f"{service['state']}, {len(service['replicas'])} replicas, {service['image']}"
+    text = "\n".join([describe(facts), *(f"  {line}" for line in addresses(found))])
+    emit(output, found, text=text, names=[item["id"]])
+
+
+@lease.command("logs")
+@click.argument("id")
+@click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they come.")
+@click.option("--tail", type=click.IntRange(0), help="Begin with the last so many lines.")
+@click.option("--service", default="", help="One service only.")
+@click.option("--timestamps", is_flag=True, help="Put the time before each line.")
+@from_option
+@node_option
+@home_option
+def logs(id: str, follow: bool, tail: int | None, service: str, timestamps: bool, key_name: str, node: str) -> None:
+    """Print what the containers of lease ID wrote."""
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        item = find_lease(client, key_name, id)
+        with deployer(client, key_name).gateway(item) as gateway:
+            names: set[str] = set()
+            for line in gateway.logs(item["id"], service=service, follow=follow, tail=tail):
+                names.add(f"{line['service']}-{line['replica']}")
+                prefix = f"{line['time']} " if timestamps else ""
+                prefix += f"[{line['service']}-{line['replica']}] " if len(names) > 1 else ""
+                click.echo(prefix + line["text"], err=line["stream"] == "stderr" and not sys.stdout.isatty())
+
+
+@lease.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("id")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--service", default="", help="Service; needed where there are several.")
+@click.option("--replica", type=click.IntRange(0), default=0, show_default=True)
+@click.option("-i", "--stdin", "use_stdin", is_flag=True, help="Pass standard input to the command.")
+@from_option
+@node_option
+@home_option
+def exec_(id: str, command: tuple[str, ...], service: str, replica: int, use_stdin: bool, key_name: str, node: str) -> None:
+    """Run COMMAND inside lease ID and leave with its exit code: gpubid lease exec ID -- ls /."""
+    from marketplace.client import NodeClient
+
+    given = sys.stdin.buffer.read() if use_stdin else b""
+    code = None
+    with NodeClient(node) as client:
+        item = find_lease(client, key_name, id)
+        with deployer(client, key_name).gateway(item) as gateway:
+            service = service or _only_service(gateway.status(item["id"]))
+            for chunk in gateway.exec(item["id"], service, command, replica=replica, stdin=given):
+                if "exit_code" in chunk:
+                    code = chunk["exit_code"]
+                    continue
+                stream = sys.stderr.buffer if chunk["stream"] == "stderr" else sys.stdout.buffer
+                stream.write(chunk["data"])
+                stream.flush()
+    if code is None:
+        raise CommandFailed("the command's end was not seen: its container or the connection went away", Exit.UNREACHABLE)
+    raise click.exceptions.Exit(int(code))
+
+
+def _only_service(found: dict[str, Any]) -> str:
+    names = list(found["services"])
+    if len(names) != 1:
+        raise CommandFailed(f"the lease has {len(names)} services", Exit.USAGE, fix=f"give --service, one of: {', '.join(names)}")
+    return str(names[0])
+
+
+@lease.command("shell", context_settings={"ignore_unknown_options": True})
+@click.argument("id")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.option("--service", default="", help="Service; needed where there are several.")
+@click.option("--replica", type=click.IntRange(0), default=0, show_default=True)
+@from_option
+@node_option
+@home_option
+def shell(id: str, command: tuple[str, ...], service: str, replica: int, key_name: str, node: str) -> None:
+    """Open a terminal inside lease ID (/bin/sh by default)."""
+    from marketplace.client import NodeClient
+    from tenant.cli.terminal import attach
+
+    with NodeClient(node) as client:
+        item = find_lease(client, key_name, id)
+        with deployer(client, key_name).gateway(item) as gateway:
+            service = service or _only_service(gateway.status(item["id"]))
+            with gateway.shell(item["id"], service, command or ("/bin/sh",), replica=replica) as opened:
+                code = attach(opened)
+    raise click.exceptions.Exit(code)
+
+
+@lease.command("manifest")
+@click.argument("dseq", type=int)
+@click.option(
+    "--file", type=click.Path(exists=True, dir_okay=False), help="The deployment file, where this home does not have it."
+)
+@click.option("--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=180, show_default=True, help="Seconds to wait.")
+@from_option
+@node_option
+@home_option
+def manifest(dseq: int, file: str | None, timeout_s: float, key_name: str, node: str) -> None:
+    """Send the manifest of deployment DSEQ again, and wait until it runs."""
+    from marketplace.client import NodeClient
+    from tenant.cli.sdl import load
+
+    with NodeClient(node) as client:
+        flow = deployer(client, key_name)
+        given = None if file is None else load(file).manifest
+        for item in flow.wait_matched(dseq, timeout_s, say):
+            flow.send_manifest(item, given)
+            found = flow.wait_running(item, timeout_s, lambda phase: say(f"{phase} …"))
+            click.echo("\n".join([f"lease {item['id']} runs", *(f"  {line}" for line in addresses(found))]))
+
+
+@lease.command("close")
+@click.argument("id")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@from_option
+@node_option
+@home_option
+@output_option
+def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
+    """Close lease ID, or deployment DSEQ: it ends, is paid to the millisecond, and the rest is refunded.
+
+    Closing the last lease of a deployment closes the deployment.
+    """
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        flow = deployer(client, key_name)
+        dseq, gseq = _named(id, flow.owner)
+        found = client.deployment(flow.owner, dseq)
+        open_groups = {order["gseq"] for order in found["orders"] if order["state"] != "closed"}
+        whole = gseq is None or open_groups <= {gseq}
+        if not yes and sys.stdin.isatty() and not click.confirm(f"Close {'deployment' if whole else 'group'} {id}?", err=True):
+            raise CommandFailed("nothing was closed")
+        bill = flow.close(dseq) if gseq is None or whole else flow.close_group(dseq, gseq)
+    lines = [f"lease {item['id']}\n  paid {credits(item['paid'])} credits" for item in bill["leases"]]
+    facts = {"paid": f"{credits(bill['paid'])} credits", "refunded": f"{credits(bill['refund'])} credits"}
+    if int(bill["charged"]):
+        facts["charged"] = f"{credits(bill['charged'])} credits"
+    emit(output, bill, text="\n".join([*lines, describe(facts)]), names=[str(dseq)])
+
+
+def _named(text: str, owner: str) -> tuple[int, int | None]:
+    """(dseq, gseq) of a lease id, or (dseq, None) of a dseq alone. CommandFailed where it is another's, or neither."""
+    if text.isdecimal():
+        return int(text), None
+    parts = text.split("/")
+    if len(parts) != 5 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        raise CommandFailed(f"{text!r} names no lease", Exit.USAGE, fix="see gpubid lease list")
+    if parts[0] != owner:
+        raise CommandFailed("the lease is another account's", Exit.FORBIDDEN, fix="give --from the key of its owner")
+    return int(parts[1]), int(parts[2])

@@ -1,0 +1,43 @@
+"""Finding the lease that a person means: a whole id, or the dseq alone where that says enough."""
+
+from typing import TYPE_CHECKING, Any
+
+from ledger.cli.failure import CommandFailed, Exit
+from ledger.cli.home import home_path
+from ledger.cli.unlock import keystore, unlock_key
+
+if TYPE_CHECKING:
+    from marketplace.client import NodeClient
+    from tenant.deploy.flow import Deployer
+
+
+def deployer(client: "NodeClient", key_name: str) -> "Deployer":
+    """What carries out a tenant's commands, with the key unlocked."""
+    from tenant.deploy.flow import Deployer
+
+    _, seed = unlock_key(key_name)
+    return Deployer(client, seed, home_path() / "tenant")
+
+
+def owner_of(key_name: str) -> str:
+    """Address of the key, without opening it."""
+    return str(keystore().info(key_name).address)
+
+
+def find_lease(client: "NodeClient", key_name: str, text: str) -> dict[str, Any]:
+    """The lease of an id `owner/dseq/gseq/oseq/provider`, or of a dseq that has one lease (the newest of its group)."""
+    if text.count("/") == 4:
+        found: dict[str, Any] = client.lease(text)
+        return found
+    if not text.isdecimal():
+        fix = "give owner/dseq/gseq/oseq/provider, or the dseq alone; see gpubid lease list"
+        raise CommandFailed(f"{text!r} names no lease", Exit.USAGE, fix=fix)
+    leases = client.deployment(owner_of(key_name), int(text))["leases"]
+    newest = {lease["gseq"]: lease for lease in sorted(leases, key=lambda lease: lease["oseq"])}
+    if not newest:
+        fix = f"see why: gpubid market orders, or gpubid lease close {text}"
+        raise CommandFailed(f"deployment {text} has no lease", Exit.NOT_FOUND, fix=fix)
+    if len(newest) > 1:
+        ids = "\n".join(f"    {lease['id']}" for lease in newest.values())
+        raise CommandFailed(f"deployment {text} has {len(newest)} leases; name one:\n{ids}", Exit.USAGE)
+    return next(iter(newest.values()))

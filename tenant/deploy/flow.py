@@ -1,0 +1,177 @@
+"""From a file to a running lease, in steps that can be repeated; and back, to the exact bill."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ledger.protocol.block import Receipt
+from ledger.protocol.errors import Rejected
+from ledger.protocol.messages import Message
+from marketplace.client import ApiError, NodeClient
+from marketplace.protocol.errors import MarketCode
+from marketplace.protocol.ids import parse_lease
+from marketplace.protocol.messages import CloseDeployment, CloseGroup
+from provider.client import GatewayClient, GatewayUnreachable, make_token
+from tenant.deploy.failure import DeployFailed, NoMatch, NotRunning
+from tenant.deploy.kept import Kept, Shelf
+from tenant.deploy.plan import Plan, make_plan
+
+Progress = Callable[[str], None]
+Json = dict[str, Any]
+
+ENDED: Final = frozenset({"failed", "stopped", "closed"})
+"""Phases of the gateway from which a lease does not come to run by waiting."""
+
+
+def quiet(_text: str) -> None:
+    """Progress that nobody reads."""
+
+
+class Deployer:
+    """Carries a tenant's deployments. `seed` (32 bytes) signs; `home` keeps manifests and what is being sent."""
+
+    def __init__(self, node: NodeClient, seed: bytes, home: Path, *, principal: str | None = None) -> None:
+        self.node = node
+        self._seed = seed
+        self._sender = node.sender(seed, principal=principal, outbox=home / "outbox")
+        self.owner = self._sender.principal
+        self.shelf = Shelf(home / "deployments")
+
+    def prepare(self, source: bytes, *, strict: bool = False, deposit: int | None = None, dseq: int | None = None) -> Plan:
+        """Parse a file and plan its deployment. SdlRefused, LoweringRefused or DeployFailed say what is wrong."""
+        from tenant.sdl import parse
+
+        return make_plan(parse(source, strict=strict), self.owner, deposit=deposit, dseq=dseq)
+
+    def create(self, plan: Plan) -> Receipt | None:
+        """Keep the manifest, then open the deployment. None where an earlier try had opened it already.
+
+        Rejected says why the market refused; Unreachable that it is not known.
+        """
+        self.shelf.put(Kept(owner=plan.owner, dseq=plan.dseq, hash=plan.hash, manifest=plan.manifest))
+        try:
+            return self._send(plan.message())
+        except Rejected as refusal:
+            if refusal.code == MarketCode.DEPLOYMENT_EXISTS and self._is_mine(plan):
+                return None
+            if refusal.code != MarketCode.DEPLOYMENT_EXISTS:
+                self.shelf.drop(plan.owner, plan.dseq)
+            raise
+
+    def _is_mine(self, plan: Plan) -> bool:
+        found = self.node.deployment(plan.owner, plan.dseq)
+        return bool(found["hash"] == plan.hash)
+
+    def _send(self, *messages: Message) -> Receipt:
+        return self._sender.send(*messages)
+
+    def wait_matched(self, dseq: int, timeout_s: float, progress: Progress = quiet) -> list[Json]:
+        """Wait until every group has a lease; the leases. NoMatch says why a group has none."""
+        deadline = time.monotonic() + timeout_s
+        pause, said = 0.02, ""
+        while True:
+            found = self.node.deployment(self.owner, dseq)
+            leases = [lease for lease in found["leases"] if lease["state"] != "closed"]
+            if found["state"] == "closed":
+                raise DeployFailed(f"deployment {dseq} is closed: {found['reason']}", fix="deploy it again")
+            if len(leases) == found["groups"]:
+                return leases
+            waiting = [order for order in found["orders"] if order["state"] == "open"]
+            over = [o for o in found["orders"] if o["state"] == "closed" and not _replaced(o, found["orders"])]
+            if over or time.monotonic() > deadline:
+                raise NoMatch(dseq, over or waiting)
+            words = "; ".join(str(order["nearest"]) for order in waiting if order["nearest"])
+            if words and words != said:
+                progress(f"waiting: {words}")
+                said = words
+            time.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+
+    def gateway(self, lease: Json) -> GatewayClient:
+        """A client of the lease's provider, as a context manager."""
+        record = self.node.provider(lease["provider"])
+
+        def token(id: str, scope: str) -> str:
+            return make_token(self._seed, lease["owner"], id, lease["provider"], scope, int(time.time()))
+
+        return GatewayClient(record["endpoint"], record["gateway_key"], token)
+
+    def send_manifest(self, lease: Json, manifest: list[dict[str, object]] | None = None) -> Json:
+        """Send the kept manifest (or the one given) to the lease's provider; the gateway's status."""
+        if manifest is None:
+            manifest = self.shelf.get(lease["owner"], lease["dseq"]).manifest
+        with self.gateway(lease) as gateway:
+            return gateway.put_manifest(lease["id"], manifest)
+
+    def wait_running(self, lease: Json, timeout_s: float, progress: Progress = quiet) -> Json:
+        """Wait until the lease's containers run; the gateway's status. NotRunning says why they do not."""
+        deadline = time.monotonic() + timeout_s
+        pause, said = 0.02, ""
+        with self.gateway(lease) as gateway:
+            while True:
+                try:
+                    status = gateway.status(lease["id"])
+                    phase = str(status["phase"])
+                except GatewayUnreachable as error:
+                    status, phase = {"error": str(error)}, "unreachable"
+                if phase == "running":
+                    return status
+                if phase != said:
+                    progress(phase)
+                    said = phase
+                if phase in ENDED:
+                    raise self._not_running(lease, status)
+                if time.monotonic() > deadline:
+                    fix = f"see gpubid lease logs {lease['dseq']} and gpubid lease status {lease['dseq']}"
+                    raise NotRunning(
+                        f"lease {lease['id']} is {phase}: {status.get('error') or 'it takes long'}", fix=fix, exit_code=6
+                    )
+                time.sleep(pause)
+                pause = min(pause * 1.3, 0.25)
+
+    def _not_running(self, lease: Json, status: Json) -> NotRunning:
+        reason = str(status.get("error") or "")
+        with contextlib.suppress(ApiError):
+            record = self.node.lease(lease["id"])
+            reason = reason or str(record["reason"])
+        fix = f"mend the file and deploy again; gpubid lease close {lease['dseq']} settles this one"
+        return NotRunning(f"lease {lease['id']} does not run: {reason or status['phase']}", fix=fix)
+
+    def close_group(self, dseq: int, gseq: int) -> Json:
+        """Close one group of a deployment; what it came to."""
+        return self._bill(self._send(CloseGroup(dseq=dseq, gseq=gseq)))
+
+    def close(self, dseq: int) -> Json:
+        """Close a deployment: leases ended and paid, the rest refunded. The bill, from the ledger's own events."""
+        bill = self._bill(self._send(CloseDeployment(dseq=dseq)))
+        self.shelf.drop(self.owner, dseq)
+        return bill
+
+    def _bill(self, receipt: Receipt) -> Json:
+        events = [e if isinstance(e, dict) else msgspec.to_builtins(e) for e in receipt.events]
+        of: dict[str, list[Json]] = {}
+        for event in events:
+            of.setdefault(str(event["kind"]), []).append(event)
+        leases = [
+            {"id": e["lease"], "provider": parse_lease(e["lease"]).provider, "paid": e["paid"]} for e in of.get("LeaseEnded", [])
+        ]
+        refunds = [{"depositor": e["depositor"], "amount": e["amount"]} for e in of.get("Refunded", [])]
+        return {
+            "transaction": receipt.id,
+            "height": receipt.height,
+            "leases": leases,
+            "paid": str(sum(int(lease["paid"]) for lease in leases)),
+            "charged": str(sum(int(e["amount"]) for e in of.get("Charged", []))),
+            "fees": str(sum(int(e["fee"]) for e in of.get("MeterPaid", []))),
+            "refunds": refunds,
+            "refund": str(sum(int(refund["amount"]) for refund in refunds)),
+        }
+
+
+def _replaced(order: Json, orders: list[Json]) -> bool:
+    """True where a closed order's group has a later order."""
+    return any(other["gseq"] == order["gseq"] and other["oseq"] > order["oseq"] for other in orders)
