@@ -260,18 +260,18 @@ def bug(plant: Callable[[Patch], None], *caught_by: str) -> Bug:
     return Bug(plant=plant, caught_by=caught_by, why=(plant.__doc__ or "").strip())
 
 
-ESCROW, MODEL = f"{MACHINE}/test_escrow.py", f"{MACHINE}/test_escrow_model.py"
+ESCROW = f"{MACHINE}/test_escrow.py"
 TRANSACTIONS, ROOTS, STORE = f"{MACHINE}/test_transactions.py", f"{MACHINE}/test_roots.py", f"{MACHINE}/test_store.py"
 BUGS: dict[str, Bug] = {
     "refund-off-by-one": bug(refund_off_by_one, f"{ESCROW}::test_refunds_go_back_in_deposit_order"),
     "interval-paid-twice": bug(interval_paid_twice, f"{ESCROW}::test_payout_waits_until_a_report_can_not_take_it_back"),
-    "rounded-up": bug(rounded_up, MODEL),
+    "rounded-up": bug(rounded_up, f"{ESCROW}::test_dry_with_several_remainders"),
     "dry-a-millisecond-late": bug(dry_a_millisecond_late, f"{ESCROW}::test_dry_to_the_millisecond"),
     "dry-by-the-line": bug(dry_by_the_line, f"{ESCROW}::test_dry_with_several_remainders"),
     "dues-withdrawn": bug(dues_withdrawn, f"{ESCROW}::test_withdraw_what_is_free"),
     "newest-deposit-first": bug(newest_deposit_first, f"{ESCROW}::test_refunds_go_back_in_deposit_order"),
     "fee-rounded-each-time": bug(fee_rounded_each_time, f"{ESCROW}::test_take_rate_is_a_closed_form"),
-    "settle-counts-from-now": bug(settle_counts_from_now, MODEL),
+    "settle-counts-from-now": bug(settle_counts_from_now, f"{ESCROW}::test_settling_every_millisecond_loses_nothing"),
     "sequence-at-least": bug(sequence_at_least, f"{TRANSACTIONS}::test_offline_sequence"),
     "id-includes-signature": bug(id_includes_signature, f"{PROTOCOL}/test_transaction.py::test_the_good_one_is_taken"),
     "refusals-forgotten": bug(refusals_forgotten, f"{TRANSACTIONS}::test_a_repeat_is_refused_and_the_first_result_is_known"),

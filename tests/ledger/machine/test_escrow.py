@@ -212,6 +212,16 @@ def test_payout_waits_until_a_report_can_not_take_it_back() -> None:
     chain.machine.invariants()
 
 
+def test_settling_every_millisecond_loses_nothing() -> None:
+    """At 0.9 units a ms, a payee who is paid every ms has as much as one who is paid once: 90 after 100 ms."""
+    chain = running(3_240_000, 3_240_000, deposit=10_000, backdate_ms=0)
+    for step in range(1, 100):
+        chain.act(lambda ctx: escrow.settle(ctx, "p"), at=T0 + step)
+    chain.act(finish, at=T0 + 100)
+    assert (paid(chain, "m0"), paid(chain, "m1")) == (90, 90)
+    chain.machine.invariants()
+
+
 def test_take_rate_is_a_closed_form() -> None:
     """The fee is rounded down over the whole of a meter's payments, however many there were."""
     chain = running(3_600_000, deposit=1000, take_rate_ppm=15_000)
