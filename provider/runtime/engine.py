@@ -55,7 +55,7 @@ def refusal(error: docker.errors.APIError, kind: str = "start_failed") -> Except
 
 def judged(status: int, text: str, kind: str = "start_failed") -> Exception:
     """As `refusal`, from an HTTP status and the engine's own words."""
-    if (status >= 500 and not text) or any(words in text for words in NOT_ANSWERING):
+    if status >= 500 and (not text or any(words in text for words in NOT_ANSWERING)):
         return Unknown(f"the engine answered {status}: {text or 'nothing'}")
     if any(words in text for words in PORT_TAKEN):
         return StartFailed("port_taken", text)
@@ -168,9 +168,24 @@ class Engine:
         """The client for short calls; `Unknown` where the engine does not answer."""
         with self._lock:
             if self._client is None:
-                with asking():
-                    self._client = docker.DockerClient(base_url=self.base_url, timeout=CALL_TIMEOUT_S, max_pool_size=16)
+                # A client that asks for the version itself leaves its connection open where nobody answers.
+                self._client = docker.DockerClient(
+                    base_url=self.base_url, version=self._api_version(), timeout=CALL_TIMEOUT_S, max_pool_size=16
+                )
             return self._client
+
+    def _api_version(self) -> str:
+        """The newest version of the API that the engine speaks."""
+        with asking(), contextlib.closing(_SocketConnection(self.path, CALL_TIMEOUT_S)) as connection:
+            connection.request("GET", "/version")
+            with connection.getresponse() as response:
+                body = response.read()
+                if response.status != 200:
+                    raise Unknown(f"the engine answered {response.status}")
+        try:
+            return str(json.loads(body)["ApiVersion"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unknown(f"{self.base_url} is no Docker Engine") from error
 
     @property
     def api(self) -> docker.APIClient:
