@@ -69,7 +69,7 @@ def dotted(path: Path) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that is most like this one, or nothing."""
-    found = difflib.get_close_matches(word[:64], sorted(known)[:500], n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word[:64], sorted(known)[:500], n=1)
     return found[0] if found else ""
 
 

@@ -95,6 +95,8 @@ def load(source: bytes) -> Node | None:
 
 def _compose(parser: Any) -> Node | None:  # noqa: PLR0912  one loop over the events, for speed
     get = parser.get_event
+    scalar, mapping, sequence = yaml.ScalarEvent, yaml.MappingStartEvent, yaml.SequenceStartEvent
+    mapping_end, sequence_end = yaml.MappingEndEvent, yaml.SequenceEndEvent
     anchors: dict[str, Node] = {}
     open_: list[Node] = []
     top: list[Node] = []
@@ -103,7 +105,7 @@ def _compose(parser: Any) -> Node | None:  # noqa: PLR0912  one loop over the ev
     while True:
         event = get()
         kind = type(event)
-        if kind is yaml.ScalarEvent:
+        if kind is scalar:
             tag = _short(event.tag) if event.tag else ""
             if not tag and event.style:
                 tag = "!!str"
@@ -111,8 +113,9 @@ def _compose(parser: Any) -> Node | None:  # noqa: PLR0912  one loop over the ev
             into.append(node)
             if event.anchor:
                 anchors[event.anchor] = node
-        elif kind is yaml.MappingStartEvent or kind is yaml.SequenceStartEvent:
-            node = Node(MAPPING if kind is yaml.MappingStartEvent else SEQUENCE, _short(event.tag), "", event.start_mark)
+        elif kind is mapping or kind is sequence:
+            tag = _short(event.tag) if event.tag else ""
+            node = Node(MAPPING if kind is mapping else SEQUENCE, tag, "", event.start_mark)
             into.append(node)
             if event.anchor:
                 anchors[event.anchor] = node
@@ -120,7 +123,7 @@ def _compose(parser: Any) -> Node | None:  # noqa: PLR0912  one loop over the ev
             into = node.content
             if len(open_) > MOST_DEPTH:
                 raise BadYaml("too_deep", f"more than {MOST_DEPTH} levels", node.at, "flatten the file")
-        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+        elif kind is mapping_end or kind is sequence_end:
             open_.pop()
             into = open_[-1].content if open_ else top
         elif kind is yaml.AliasEvent:

@@ -149,18 +149,22 @@ def broken_tree(rng: random.Random) -> bytes:
     return json.dumps(tree, ensure_ascii=rng.random() < 0.5).encode("utf-8", "surrogatepass")
 
 
+def refusal(refused: SdlRefused) -> str:
+    """Code of the first error; every problem has a place and a text."""
+    for problem in (*refused.errors, *refused.warnings):
+        assert problem.line >= 1, problem
+        assert problem.column >= 1, problem
+        assert as_text(problem, refused.source)
+        json.dumps(as_json(problem))
+    return refused.errors[0].code
+
+
 def one(data: bytes, strict: bool) -> str:
     """Parse; anything but our refusals goes up."""
     try:
         sdl = parse(data, strict=strict)
     except SdlRefused as refused:
-        assert refused.errors
-        for problem in (*refused.errors, *refused.warnings):
-            assert problem.line >= 1, problem
-            assert problem.column >= 1, problem
-            assert as_text(problem, refused.source)
-            json.dumps(as_json(problem))
-        return refused.errors[0].code
+        return refusal(refused)
     assert len(sdl.hash) == 64
     json.dumps([sdl.groups, sdl.manifest])
     try:
