@@ -160,13 +160,13 @@ class Book:
         if old is not None:
             self._by_cpu.remove((old.prices.cpu, key))
             _take(self._offered, old, old.bid.offer.devices)
-            _take(self._free, old, old.free.devices)
+            _take(self._free, old, _for_sale(old))
         new = entry_of(self._store, key)
         if new is not None:
             self.entries[key] = new
             self._by_cpu.add((new.prices.cpu, key))
             _put(self._offered, new, new.bid.offer.devices)
-            _put(self._free, new, new.free.devices)
+            _put(self._free, new, _for_sale(new))
 
     def _refresh_order(self, id: str) -> None:
         old = self._waiting.pop(id, None)
@@ -211,7 +211,9 @@ class Book:
         if classes == (NO_GPU,):
             cpu = sum(unit.count * unit.cpu_milli for unit in group.resources)
             for price, key in self._by_cpu:
-                yield price * cpu // 1_000, self.entries[key]
+                entry = self.entries[key]
+                if not entry.silent:
+                    yield price * cpu // 1_000, entry
             return
         gpus = sum(unit.count * unit.gpu.count for unit in group.resources if unit.gpu)
         names = sorted(self._free) if ANY in classes else classes
@@ -248,6 +250,10 @@ class Book:
             dict(sorted(self._waiting.items())),
             {name: list(found) for name, found in sorted(self._by_class.items())},
         )
+
+
+def _for_sale(entry: Entry) -> tuple[Device, ...]:
+    return () if entry.silent else entry.free.devices
 
 
 def _rows(entry: Entry, devices: tuple[Device, ...]) -> list[tuple[str, tuple[int, str]]]:
