@@ -165,7 +165,12 @@ class Engine:
         self._lock = threading.Lock()
 
     def client(self) -> docker.DockerClient:
-        """The client for short calls; `Unknown` where the engine does not answer."""
+        """The client for short calls; `Unknown` where nobody listens.
+
+        That is looked at first: docker-py leaves a socket open where a connection is refused.
+        """
+        with asking(), contextlib.closing(_SocketConnection(self.path, CALL_TIMEOUT_S)) as knock:
+            knock.connect()
         with self._lock:
             if self._client is None:
                 # A client that asks for the version itself leaves its connection open where nobody answers.
