@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, cast
 from urllib.parse import urlencode, urlsplit
@@ -125,8 +125,9 @@ def pinned_context(host: str, port: int, key: str, timeout_s: float) -> ssl.SSLC
 class Shell:
     """A terminal in a container: bytes both ways. Read on one thread, write on any."""
 
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
+    def __init__(self, opened: AbstractContextManager[ClientConnection]) -> None:
+        self._opened = ExitStack()
+        self._connection = self._opened.enter_context(opened)
         self._ended: int | None = None
 
     def __enter__(self) -> Self:
@@ -170,7 +171,7 @@ class Shell:
 
     def close(self) -> None:
         """End the command and the connection."""
-        self._connection.close()
+        self._opened.close()
 
 
 class GatewayClient:
@@ -238,18 +239,19 @@ class GatewayClient:
         query = urlencode([("service", service), ("replica", str(replica)), *(("command", word) for word in command)])
         url = f"wss://{self._host if ':' not in self._host else f'[{self._host}]'}:{self._port}/v1/leases/{lease}/shell?{query}"
         try:
-            connection = connect_websocket(
-                url,
-                ssl=self._pinned(),
-                additional_headers={"Authorization": f"Bearer {self._token(lease, 'exec')}"},
-                open_timeout=self._timeout_s,
-                proxy=None,
+            return Shell(
+                connect_websocket(
+                    url,
+                    ssl=self._pinned(),
+                    additional_headers={"Authorization": f"Bearer {self._token(lease, 'exec')}"},
+                    open_timeout=self._timeout_s,
+                    proxy=None,
+                )
             )
         except InvalidStatus as refused:
             raise _error_of(refused.response.status_code, bytes(refused.response.body or b"")) from None
         except (OSError, WebSocketException, TimeoutError) as error:
             raise GatewayUnreachable(f"the gateway {self.endpoint} does not answer: {error}") from None
-        return Shell(connection)
 
     def _pinned(self) -> ssl.SSLContext:
         with self._lock:
