@@ -20,11 +20,14 @@ def node() -> None:
 @home_option
 def start(listen: str | None, database: str | None, dev: bool | None, log_level: str | None) -> None:
     """Run a node until it is told to stop; prints one line `ready URL …` when it serves."""
-    from marketplace.node.config import load
-    from marketplace.node.daemon import node_home, run
+    from marketplace.node.config import load, node_home
 
     flags = {"listen": listen, "database": database, "dev": dev, "log_level": log_level}
-    run(load(node_home(home_path()), flags))
+    config = load(node_home(home_path()), flags)
+    # What serves is heavy to load; a wrong setting is said before it.
+    from marketplace.node.daemon import run
+
+    run(config)
 
 
 @node.command("init")
@@ -44,7 +47,7 @@ def init(chain_id: str, denomination: str, issuer: str, governance: str, allocat
     from ledger.protocol.encoding import encode
     from ledger.protocol.genesis import Allocation, DenominationSpec, Genesis
     from marketplace.market.module import Market
-    from marketplace.node.daemon import node_home
+    from marketplace.node.config import node_home
     from marketplace.node.home import write_genesis
 
     shares = [text.partition("=") for text in allocate]

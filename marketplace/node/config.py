@@ -83,3 +83,8 @@ def load(home: Path, flags: dict[str, Any]) -> NodeConfig:
         raise CommandFailed(
             f"a setting of the node is wrong: {wrong}", Exit.USAGE, fix="see marketplace/node/README.md"
         ) from None
+
+
+def node_home(home: Path) -> Path:
+    """The node's folder in a user's home."""
+    return home / "node"

@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -208,8 +207,3 @@ def _run(config: NodeConfig) -> None:
             sock.close()
     finally:
         engine.close()
-
-
-def node_home(home: Path) -> Path:
-    """The node's folder in a user's home."""
-    return home / "node"

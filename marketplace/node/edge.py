@@ -5,9 +5,7 @@ one core takes. Everything else passes on to the application with its body alrea
 """
 
 import asyncio
-import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Annotated, Any, Final
 
@@ -17,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.engine.embedded import Engine
 from ledger.protocol.block import Receipt
 from ledger.protocol.errors import Rejected
+from marketplace.node.intake import Intake
 from marketplace.node.metrics import Metrics
 from marketplace.node.problems import MEDIA_TYPE, Problem, of_number, of_rejected
 
@@ -27,8 +26,6 @@ MAX_BATCH_BODY: Final = 4 * 2**20
 MAX_BATCH: Final = 1_000
 BODY_S: Final = 10.0
 """Longest time to send a body in."""
-RESULT_S: Final = 30.0
-"""Longest wait for a block."""
 
 _BATCH = msgspec.json.Decoder(Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MAX_BATCH)])
 _ENCODE = msgspec.json.Encoder().encode
@@ -58,18 +55,22 @@ def problem_of(error: BaseException, id: str = "") -> Problem:
     raise error
 
 
+def too_large(limit: int) -> Problem:
+    """413 for a body over `limit` bytes."""
+    return Problem(413, "the body is too large", f"at most {limit} bytes here", fix="send less at once")
+
+
 async def read_body(receive: Receive, scope: Scope) -> bytes:
     """The whole body; a Problem where it is too large or too slow."""
     limit = MAX_BATCH_BODY if scope["path"] == BATCH else MAX_BODY
-    too_large = Problem(413, "the body is too large", f"at most {limit} bytes here", fix="send less at once")
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and (len(value) > 12 or int(value) > limit):
-            raise too_large
+            raise too_large(limit)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         whole: bytes = message.get("body", b"")
         if len(whole) > limit:
-            raise too_large
+            raise too_large(limit)
         return whole
     body = bytearray()
     try:
@@ -79,37 +80,12 @@ async def read_body(receive: Receive, scope: Scope) -> bytes:
                     raise Gone
                 body += message.get("body", b"")
                 if len(body) > limit:
-                    raise too_large
+                    raise too_large(limit)
                 if not message.get("more_body", False):
                     return bytes(body)
                 message = await receive()
     except TimeoutError:
         raise Problem(408, "the body came too slowly", f"within {BODY_S:.0f} s") from None
-
-
-async def settled(futures: Sequence[Future[Receipt]]) -> None:
-    """Wait until all are done, waking this loop once."""
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
-    left = len(futures)
-    lock = threading.Lock()
-
-    def finish() -> None:
-        if not done.done():
-            done.set_result(None)
-
-    def one(_: Future[Receipt]) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            last = left == 0
-        if last:
-            loop.call_soon_threadsafe(finish)
-
-    for future in futures:
-        future.add_done_callback(one)
-    async with asyncio.timeout(RESULT_S):
-        await done
 
 
 class Edge:
@@ -119,6 +95,7 @@ class Edge:
         self.inner = inner
         self.engine = engine
         self.metrics = metrics
+        self.intake = Intake(engine)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -148,8 +125,7 @@ class Edge:
     async def _transaction(self, body: bytes, send: Send) -> None:
         begun = time.perf_counter()
         try:
-            async with asyncio.timeout(RESULT_S):
-                receipt = await asyncio.wrap_future(self.engine.submit(body))
+            receipt = await self.intake.result(body)
         except (Rejected, TimeoutError, RuntimeError) as error:
             raise self._counted(problem_of(error, self._id(body, error))) from None
         except Exception as error:
@@ -167,8 +143,7 @@ class Edge:
             fix = f"send a JSON array of 1 to {MAX_BATCH} signed transactions"
             raise Problem(400, "not a batch", str(error), fix=fix) from None
         try:
-            futures = self.engine.submit_many(raws)
-            await settled(futures)
+            futures = await self.intake.results(raws)
         except Exception as error:
             raise problem_of(error) from None
         results = [self._result(future, raw) for future, raw in zip(futures, raws, strict=True)]

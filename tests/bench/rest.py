@@ -28,7 +28,8 @@ from tests.processes import Program, development_node
 
 GIB = 2**30
 LONE = 200
-CONNECTIONS = 16
+CONNECTIONS = 128
+PACED_CONNECTIONS = 16
 BARE = """
 import asyncio, socket, sys, uvicorn, uvloop
 async def app(scope, receive, send):
@@ -167,7 +168,7 @@ async def _open_loop(port: int, bodies: list[bytes], each_s: float) -> list[floa
 
     async def one(worker: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for n in range(worker, len(bodies), CONNECTIONS):
+        for n in range(worker, len(bodies), PACED_CONNECTIONS):
             due = begun + n * each_s
             await asyncio.sleep(max(0, due - asyncio.get_running_loop().time()))
             body = bodies[n]
@@ -178,7 +179,7 @@ async def _open_loop(port: int, bodies: list[bytes], each_s: float) -> list[floa
         writer.close()
         await writer.wait_closed()
 
-    await asyncio.gather(*(one(n) for n in range(CONNECTIONS)))
+    await asyncio.gather(*(one(n) for n in range(PACED_CONNECTIONS)))
     return taken
 
 

@@ -13,9 +13,10 @@ from ledger.protocol.money import Amount
 from marketplace.node.answers import PROBLEM, TEXTS, body, documented, json, ref
 from marketplace.node.composition import RawBody, Serving
 from marketplace.node.docs import page_of
-from marketplace.node.edge import RESULT_S, problem_of
+from marketplace.node.edge import problem_of
 from marketplace.node.hub import Filter, parse_place
 from marketplace.node.identity import version as installed
+from marketplace.node.intake import RESULT_S
 from marketplace.node.problems import Problem, missing, of_number, of_rejected
 
 router = APIRouter(tags=["node"])
