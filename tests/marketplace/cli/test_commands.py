@@ -6,21 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import User, development_node
-
-pytestmark = pytest.mark.process
+from tests.marketplace.cli.typist import Typist
+from tests.marketplace.node.listening import listening
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a node of a new development chain."""
-    with development_node(tmp_path_factory.mktemp("cli")) as (_, url):
-        yield url
+    with listening(tmp_path_factory.mktemp("cli")) as live:
+        yield live.url
 
 
 def test_money_moves(node: str, tmp_path: Path) -> None:
     """Faucet, show, transfer, delegate and revoke do what they say; mistakes have their exit codes and a fix."""
-    user = User(tmp_path, node)
+    user = Typist(tmp_path, node)
     own, other = user.key(), user.key("other")
     missing = user.run("account", "show")
     assert missing.returncode == 3
@@ -44,7 +43,7 @@ def test_money_moves(node: str, tmp_path: Path) -> None:
 
 def test_the_market_lists(node: str, tmp_path: Path) -> None:
     """Every list prints as a table and as JSON, empty too."""
-    user = User(tmp_path, node)
+    user = Typist(tmp_path, node)
     for what in ("bids", "orders", "leases", "providers", "hosts"):
         assert user.json("market", what) == []
         assert user.ok("market", what).isupper()
@@ -52,7 +51,7 @@ def test_the_market_lists(node: str, tmp_path: Path) -> None:
 
 def test_the_chain_verifies(node: str, tmp_path: Path) -> None:
     """The node's chain replays from genesis; an export does too, and a changed one does not; proofs and checkpoints hold."""
-    user = User(tmp_path, node)
+    user = Typist(tmp_path, node)
     own = user.key()
     user.ok("account", "faucet")
     found = user.json("ledger", "verify")
@@ -75,8 +74,33 @@ def test_the_chain_verifies(node: str, tmp_path: Path) -> None:
 
 def test_no_node(tmp_path: Path) -> None:
     """Without a node every command says so with exit code 7."""
-    user = User(tmp_path, "http://127.0.0.1:1")
+    user = Typist(tmp_path, "http://127.0.0.1:1")
     for command in (("node", "status"), ("market", "bids"), ("ledger", "checkpoint"), ("account", "show", "gpu1x")):
         done = user.run(*command)
         assert done.returncode == 7, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_node_needs_right_settings(tmp_path: Path) -> None:
+    """A wrong setting, an unknown variable, a bad file and a bad genesis are refused before anything is started."""
+    wrong = Typist(tmp_path).run("node", "start", "--dev", "--listen", "nowhere")
+    unknown = Typist(tmp_path, GPUBID_NODE_LISTNE="127.0.0.1:0").run("node", "start", "--dev")
+    assert "GPUBID_NODE_LISTNE" in unknown.stderr
+    (tmp_path / "node").mkdir()
+    (tmp_path / "node" / "node.toml").write_text("listn = 1")
+    file = Typist(tmp_path).run("node", "start", "--dev")
+    for done in (wrong, unknown, file):
+        assert done.returncode == 2
+        assert "→" in done.stderr
+
+
+def test_a_chain_by_init(tmp_path: Path) -> None:
+    """`node init` writes a genesis once, and only one that a machine can start from."""
+    user = Typist(tmp_path)
+    issuer = user.key()
+    given = ("--issuer", issuer, "--governance", issuer, "--allocate", f"{issuer}=5000000")
+    assert user.run("node", "init", "--chain-id", "UPPER", *given).returncode == 2
+    assert user.run("node", "init", "--chain-id", "test-1", *given[:-1], f"{issuer}=x").returncode == 2
+    user.ok("node", "init", "--chain-id", "test-1", *given)
+    assert (tmp_path / "node" / "genesis.json").exists()
+    assert user.run("node", "init", "--chain-id", "test-1", *given).returncode == 5
