@@ -63,7 +63,7 @@ class Person:
             show(done.stdout + done.stderr)
             raise SystemExit(f"demo: `gpubid {' '.join(arguments)}` ended with {done.returncode}")
         if not quiet:
-            show(done.stdout)
+            show(done.stderr + done.stdout)
         return done.stdout
 
     def json(self, *arguments: str) -> Any:
@@ -228,7 +228,7 @@ def market_story(engine: str) -> None:
             tenant_story(Person("tenant", node))
             step("the provider clears its host")
             wait_until_released(operator, engine, address)
-            operator.run("account", "show")
+            operator.run("account", "show", "--from", "provider")
         step("the chain replayed from genesis to the same state root")
         tenant = Person("tenant", node)
         tenant.run("node", "status")
