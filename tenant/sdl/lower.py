@@ -1,8 +1,9 @@
 """From a checked document to groups, manifest and hash: what goes on the chain and what the provider gets."""
 
 import hashlib
-import json
 from typing import Any, Final
+
+import msgspec
 
 from tenant.sdl.document import Compute, Document, HttpOptions, Placement, Price, Service, Volume
 from tenant.sdl.quantity import fixed18
@@ -13,22 +14,21 @@ _SHARED_HTTP: Final = 0
 _RANDOM_PORT: Final = 1
 _LEASED_IP: Final = 2
 _ESCAPES: Final = (
-    ("&", "\\u0026"),
-    ("<", "\\u003c"),
-    (">", "\\u003e"),
-    ("\u2028", "\\u2028"),
-    ("\u2029", "\\u2029"),
+    (b"&", b"\\u0026"),
+    (b"<", b"\\u003c"),
+    (b">", b"\\u003e"),
+    ("\u2028".encode(), b"\\u2028"),
+    ("\u2029".encode(), b"\\u2029"),
 )
-# Go writes these control characters in full, where json.dumps has a short form.
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False).encode
+_encode = msgspec.json.Encoder(order="sorted").encode
 
 
 def canonical(manifest: list[Json]) -> bytes:
     """The bytes that are hashed: sorted keys, no spaces, Go's escapes."""
-    text = _encode(manifest)
+    data = _encode(manifest)
     for char, escape in _ESCAPES:
-        text = text.replace(char, escape)
-    return text.encode()
+        data = data.replace(char, escape)
+    return data
 
 
 def digest(data: bytes) -> str:

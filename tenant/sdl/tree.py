@@ -24,6 +24,10 @@ ALIAS: Final = 3
 _KIND_TAG: Final = {MAPPING: "!!map", SEQUENCE: "!!seq"}
 
 
+_NOTHING: Final[list["Node"]] = []
+"""The content of every scalar: shared, never added to."""
+
+
 class Node:
     """A node: `content` holds keys and values in turn, as yaml.v3 keeps them. `tag` is empty for a plain scalar."""
 
@@ -34,7 +38,7 @@ class Node:
         self.tag = tag
         self.value = value
         self.mark = mark
-        self.content: list[Node] = []
+        self.content: list[Node] = [] if kind else _NOTHING
         self.target: Node | None = None
         self.entries: list[tuple[str, Node, Node]] | None = None
 
