@@ -1,1 +1,1 @@
-"""The REST gateway of a tenant: deployments over HTTP with a bearer key."""
+"""The tenant's REST gateway: deployments as requests of a program, with a bearer key."""

@@ -33,6 +33,15 @@ _YAML: Final = frozenset({"", "application/yaml", "text/yaml", "application/x-ya
 Dseq = Annotated[int, Path(ge=1, le=10**15 - 1, description="Number of the deployment.")]
 Owner = Annotated[str, Path(pattern=r"^gpu1[a-z0-9]{38}$", description="Address of the owner.")]
 Seq = Annotated[int, Path(ge=1, le=10**6)]
+Deposit = Annotated[
+    str | None, Query(pattern=r"^[1-9][0-9]{0,17}$", description="In micro-units; an hour of the limit by default.")
+]
+Limit = Annotated[int, Query(ge=1, le=200)]
+Token = Annotated[str | None, Query(pattern=r"^[0-9]{1,20}$", description="`next` of the page before.")]
+State = Annotated[str | None, Query(pattern=r"^(active|closed)$")]
+LeaseStates = Annotated[str | None, Query(pattern=r"^(matched|active|down|paused|closed)$")]
+Service = Annotated[str, Query(max_length=128)]
+Tail = Annotated[int | None, Query(ge=0, le=100_000)]
 
 
 class Gateway:
@@ -124,7 +133,7 @@ def add_deployments(app: FastAPI, gateway: Gateway) -> None:
     @app.post(
         "/v1/deployments", responses=documented(201, 200, 402, 409, 413, 415, 422), openapi_extra=SDL_BODY, tags=["deployments"]
     )
-    async def create_deployment(request: Request, strict: bool = False, deposit: str | None = DEPOSIT) -> Response:
+    async def create_deployment(request: Request, strict: bool = False, deposit: Deposit = None) -> Response:
         """Deploy the file in the body. With `Idempotency-Key`, a repeat gets the first deployment and makes no second one."""
         key = request.headers.get("idempotency-key")
         if key is not None and not _KEY.match(key):
@@ -161,14 +170,6 @@ def add_deployments(app: FastAPI, gateway: Gateway) -> None:
             return answer({"quotes": node.quote(sdl.denomination, groups)})
 
         return await run_in_threadpool(asked)
-
-
-DEPOSIT: Final = Query(
-    default=None, pattern=r"^[1-9][0-9]{0,17}$", description="Deposit in micro-units; an hour of the limit by default."
-)
-Limit = Annotated[int, Query(ge=1, le=200)]
-Token = Annotated[str | None, Query(pattern=r"^[0-9]{1,20}$", description="`next` of the page before.")]
-State = Annotated[str | None, Query(pattern=r"^(active|closed)$")]
 
 
 def page_of(found: list[Json], order: str, limit: int, token: str | None) -> Json:
@@ -211,7 +212,7 @@ def add_leases(app: FastAPI, gateway: Gateway) -> None:
     @app.get(path + "/logs", responses=documented(200, 404, 422, 502, media="text/event-stream"), tags=["leases"])
     def lease_logs(
         owner: Owner, dseq: Dseq, gseq: Seq, oseq: Seq, provider: Owner,
-        service: Annotated[str, Query(max_length=128)] = "", follow: bool = False, tail: Annotated[int | None, Query(ge=0, le=100_000)] = None,
+        service: Service = "", follow: bool = False, tail: Tail = None,
     ) -> StreamingResponse:  # fmt: skip
         """Follow what the containers write, as server-sent events `line`."""
         lease = mine(owner, dseq, gseq, oseq, provider)
@@ -224,9 +225,6 @@ def add_leases(app: FastAPI, gateway: Gateway) -> None:
                     yield b"event: line\ndata: " + msgspec.json.encode(line) + b"\n\n"
 
         return StreamingResponse(lines(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-
-
-LeaseStates = Annotated[str | None, Query(pattern=r"^(matched|active|down|paused|closed)$")]
 
 
 def add_service(app: FastAPI, gateway: Gateway) -> None:
