@@ -7,7 +7,7 @@ reading is cut off after a while and resumes with its last id.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -157,7 +157,7 @@ class Hub:
             found = await asyncio.to_thread(frames_of, block.result)
         return found
 
-    async def read(self, place: Place | None, wanted: Filter, keep_alive_s: float) -> AsyncIterator[bytes]:
+    async def read(self, place: Place | None, wanted: Filter, keep_alive_s: float) -> AsyncGenerator[bytes, None]:
         """Yield encoded events after `place` (None: from now), and a comment whenever there was none for a while."""
         if self.streams >= MAX_STREAMS:
             raise Problem(503, "too many event streams", f"at most {MAX_STREAMS}", fix="try again later", retry_after_s=5)

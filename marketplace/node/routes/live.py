@@ -1,12 +1,15 @@
 """Routes of a living node: events, faucet, health, metrics, version, documentation."""
 
+import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
+import structlog
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.types import Message, Send
 
 from ledger.protocol.errors import Rejected
 from ledger.protocol.money import Amount
@@ -20,8 +23,12 @@ from marketplace.node.intake import RESULT_S
 from marketplace.node.problems import Problem, missing, of_number, of_rejected
 
 router = APIRouter(tags=["node"])
+_log = structlog.get_logger("gpubid.node")
 
 KEEP_ALIVE_S: Final = 15.0
+STALLED_S: Final = 30.0
+"""A reader that takes nothing in for this long is cut off."""
+
 MIN_FREE_BYTES: Final = 64 * 2**20
 """Below this much free space in its home a node says that it is not ready."""
 
@@ -30,6 +37,34 @@ _STREAM: Final[dict[int | str, dict[str, Any]]] = {
     422: {"description": TEXTS[422], "content": PROBLEM},
     503: {"description": TEXTS[503], "content": PROBLEM},
 }
+
+
+class EventStream(StreamingResponse):
+    """A stream that lets go of a reader who stops reading; he resumes with his last id."""
+
+    def __init__(self, first: bytes, reading: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+        super().__init__(self._all(first, reading), media_type="text/event-stream", headers=headers)
+        self._reading = reading
+
+    @staticmethod
+    async def _all(first: bytes, reading: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+        yield first
+        async for chunk in reading:
+            yield chunk
+
+    async def stream_response(self, send: Send) -> None:
+        """Send until the stream ends, or until the reader took nothing in for `STALLED_S`."""
+
+        async def bounded(message: Message) -> None:
+            async with asyncio.timeout(STALLED_S):
+                await send(message)
+
+        try:
+            await super().stream_response(bounded)
+        except TimeoutError:
+            _log.info("cut off an event stream whose reader stalled")
+        finally:
+            await self._reading.aclose()
 
 
 @router.get("/v1/events", responses=_STREAM, response_class=StreamingResponse)
@@ -50,13 +85,7 @@ async def events(
     reading = node.hub.read(place, wanted, KEEP_ALIVE_S)
     first = await anext(reading)
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return StreamingResponse(_stream(first, reading), media_type="text/event-stream", headers=headers)
-
-
-async def _stream(first: bytes, reading: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for chunk in reading:
-        yield chunk
+    return EventStream(first, reading, headers)
 
 
 class FaucetRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

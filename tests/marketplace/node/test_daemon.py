@@ -119,6 +119,35 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_disk_that_fills_up_stops_it(tmp_path: Path) -> None:
+    """When a write fails the node ends at once with 1; after a restart with space all that it acknowledged is there."""
+    limited = ("prlimit", f"--fsize={3 * 2**20}")
+    acknowledged: list[str] = []
+    with Program(START, tmp_path, prefix=limited) as program:
+        url = program.line("ready ").split()[1]
+        with NodeClient(url) as client:
+            client.faucet(address(1))
+            chain_id, now_ms = client.chain()
+
+            def post() -> bool:
+                move = Transfer(amount="1", denomination="ucredit", to=address(2))
+                try:
+                    results = client.post_many([signed(chain_id, now_ms, 1, *[move] * 30) for _ in range(40)])
+                except (Unreachable, ApiError):
+                    return program.process.poll() is not None
+                acknowledged.extend(r["id"] for r in results if "height" in r)
+                return False
+
+            eventually(post, "the node to stop on a full disk")
+        assert program.wait() == 1
+        assert "the ledger stopped" in program.stderr
+    with Program(START, tmp_path) as program, NodeClient(program.line("ready ").split()[1]) as client:
+        assert acknowledged
+        for id in acknowledged[-50:]:
+            assert client.transaction(id)["code"] == 0
+        assert int(client.account(address(2))["balances"]["ucredit"]) >= 30 * len(acknowledged)
+
+
 def test_another_chain_by_init(tmp_path: Path) -> None:
     """`node init` writes a genesis that `node start` runs, without a faucet."""
     user = User(tmp_path)

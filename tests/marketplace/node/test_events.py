@@ -1,5 +1,6 @@
 """The event stream: complete, in order, filtered, and resumable from any id."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -12,8 +13,10 @@ from ledger.protocol.messages import Transfer
 from marketplace.client import NodeClient
 from marketplace.node.hub import Filter, Frame, Place, parse_place
 from marketplace.node.problems import Problem
+from marketplace.node.routes import live as routes
 from tests.marketplace.node.listening import Listening, listening
 from tests.marketplace.node.serving import address, signed
+from tests.processes import eventually
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,29 @@ def test_live_events_follow_history(live: Listening) -> None:
     heights = [e["height"] for e in got]
     assert heights == sorted(heights)
     assert heights[0] > height
+
+
+def test_a_reader_that_stops_reading_is_cut_off(live: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that takes nothing in holds no stream for ever; another goes on from any id meanwhile."""
+    monkeypatch.setattr(routes, "STALLED_S", 0.05)
+    port = int(live.url.rsplit(":", 1)[1])
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        stalled.connect(("127.0.0.1", port))
+        stalled.sendall(b"GET /v1/events?since=0 HTTP/1.1\r\nhost: x\r\n\r\n")
+        eventually(lambda: live.node.hub.streams > 0, "the stalled reader's stream")
+        with NodeClient(live.url) as client:
+            chain_id, now_ms = client.chain()
+
+            def fill() -> bool:
+                # Events of about 200 bytes each: enough of them fill every buffer on the way.
+                move = Transfer(amount="1", denomination="ucredit", to=address(2))
+                client.post_many([signed(chain_id, now_ms, 1, *[move] * 60) for _ in range(50)])
+                return live.node.hub.streams == 0
+
+            eventually(fill, "the stalled reader to be cut off")
+    monkeypatch.undo()
+    assert len(_take(live.url, 3, "0")) == 3
 
 
 def test_places_are_parsed_strictly() -> None:
