@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from ledger.protocol.money import MAX_AMOUNT
-from marketplace.protocol.resources import Prices, Terms
+from ledger.protocol.money import MAX_AMOUNT, Denomination
+from marketplace.protocol.resources import Attributes, Prices, Terms
 
 MICRO: Final = 1_000_000
 
@@ -68,14 +68,14 @@ class PriceFileWrong(Exception):
 class PriceList(msgspec.Struct, frozen=True):
     """A price file, read. Percentages are of what the host has to offer."""
 
-    denomination: str
+    denomination: Denomination
     prices: Prices
     terms: Terms
     cpu_percent: int
     memory_percent: int
     disk_percent: int
     disk_classes: dict[str, int]
-    attributes: dict[str, str]
+    attributes: Attributes
 
 
 def load(path: Path | None) -> PriceList:

@@ -101,6 +101,29 @@ def log_to_stderr() -> None:
     )
 
 
+@provider.command("doctor")
+@docker_option
+@click.option("--simulate-gpus", "simulate", envvar="GPUBID_SIMULATE_GPUS", multiple=True, help="As for start.")
+@home_option
+@output_option
+def doctor(docker: str, simulate: tuple[str, ...], output: str) -> None:
+    """Look at all that a provider needs: what is wrong, and how to mend it."""
+    from provider.doctor import run_checks
+
+    checks = run_checks(docker, simulate=bool(simulate))
+    failed = [check for check in checks if check.result == "fail"]
+    data = [{"name": c.name, "result": c.result, "found": c.found, "mend": c.mend} for c in checks]
+    rows = [(c.result, c.name, c.found + (f"  → {c.mend}" if c.mend else "")) for c in checks]
+    emit(output, data, headers=("RESULT", "CHECK", "FOUND"), rows=rows, names=[c.name for c in failed])
+    if failed:
+        unreachable = any(check.name == "engine" for check in failed)
+        raise CommandFailed(
+            f"{len(failed)} of {len(checks)} checks failed: {', '.join(check.name for check in failed)}",
+            Exit.UNREACHABLE if unreachable else Exit.FAILURE,
+            fix=failed[0].mend,
+        )
+
+
 @provider.command("prices")
 @click.option("--price-file", envvar="GPUBID_PRICE_FILE", type=click.Path(dir_okay=False), help="Check this file instead.")
 @output_option

@@ -32,37 +32,36 @@ def container_ids(docker_url: str, address: str) -> dict[str, str]:
 
 def test_from_match_to_release_through_kill(tmp_path: Path, node: str, docker_url: str, test_image: str) -> None:
     """Match, manifest, container, answer; kill -9 of the daemon touches nothing; the next adopts, closes and releases."""
-    with Tenant(node, seed_of(tmp_path, "tenant")) as tenant:
-        with provider(tmp_path, node, docker_url) as (program, address):
-            lease, manifest = tenant.deploy(WEB.format(image=test_image))
-            with tenant.gateway(lease) as gateway:
-                gateway.put_manifest(lease, manifest)
+    with Tenant(node, seed_of(tmp_path, "tenant")) as tenant, provider(tmp_path, node, docker_url) as (program, address):
+        lease, manifest = tenant.deploy(WEB.format(image=test_image))
+        with tenant.gateway(lease) as gateway:
+            gateway.put_manifest(lease, manifest)
+        status = tenant.until_running(lease)
+        assert "hello from gpubid" in answer(status)
+        tenant.until(lease, "active")
+        with tenant.gateway(lease) as gateway:
+            assert "started hello" in [line["text"] for line in gateway.logs(lease)]
+            ran = list(gateway.exec(lease, "web", ["/bin/sh", "-c", "cat; exit 3"], stdin=b"typed"))
+        assert ran[-1] == {"exit_code": 3}
+        assert b"".join(part["data"] for part in ran[:-1]) == b"typed"
+        before = container_ids(docker_url, address)
+        bid_before = tenant.node.bid(address, status_host(tenant, lease))["version"]
+
+        program.kill()
+        assert "hello from gpubid" in answer(status)
+        assert tenant.state(lease) == "active"
+        with Program(program.arguments, program.home) as again:
+            again.line("ready ")
             status = tenant.until_running(lease)
             assert "hello from gpubid" in answer(status)
-            tenant.until(lease, "active")
-            with tenant.gateway(lease) as gateway:
-                assert "started hello" in [line["text"] for line in gateway.logs(lease)]
-                ran = list(gateway.exec(lease, "web", ["/bin/sh", "-c", "cat; exit 3"], stdin=b"typed"))
-            assert ran[-1] == {"exit_code": 3}
-            assert b"".join(part["data"] for part in ran[:-1]) == b"typed"
-            before = container_ids(docker_url, address)
-            bid_before = tenant.node.bid(address, status_host(tenant, lease))["version"]
-
-            program.kill()
-            assert "hello from gpubid" in answer(status)
+            assert container_ids(docker_url, address).keys() == before.keys()
             assert tenant.state(lease) == "active"
-            with Program(program.arguments, program.home) as again:
-                again.line("ready ")
-                status = tenant.until_running(lease)
-                assert "hello from gpubid" in answer(status)
-                assert container_ids(docker_url, address).keys() == before.keys()
-                assert tenant.state(lease) == "active"
-                assert tenant.node.bid(address, status_host(tenant, lease))["version"] == bid_before
+            assert tenant.node.bid(address, status_host(tenant, lease))["version"] == bid_before
 
-                tenant.close_deployment()
-                eventually(lambda: tenant.node.lease(lease)["released"], "the release")
-                eventually(lambda: not container_ids(docker_url, address), "the containers to be gone")
-                assert again.stop() == 0
+            tenant.close_deployment()
+            eventually(lambda: tenant.node.lease(lease)["released"], "the release")
+            eventually(lambda: not container_ids(docker_url, address), "the containers to be gone")
+            assert again.stop() == 0
 
 
 def status_host(tenant: Tenant, lease: str) -> str:
@@ -89,23 +88,26 @@ def test_the_cheapest_of_three_wins(tmp_path: Path, node: str, docker_url: str) 
 
 def test_the_node_may_go_and_come(tmp_path: Path, docker_url: str, test_image: str) -> None:
     """While the node is away a lease runs on; when it is back, the daemon goes on as if nothing had been."""
-    with development_node(tmp_path) as (program, url), provider(tmp_path, url, docker_url) as (_, address):
-        with Tenant(url, seed_of(tmp_path, "tenant")) as tenant:
-            lease, manifest = tenant.deploy(WEB.format(image=test_image))
-            with tenant.gateway(lease) as gateway:
-                gateway.put_manifest(lease, manifest)
-            status = tenant.until_running(lease)
-            tenant.until(lease, "active")
-            before = container_ids(docker_url, address)
-            program.kill()
-            assert "hello from gpubid" in answer(status)
-            listen = url.removeprefix("http://")
-            with Program(["node", "start", "--dev", "--listen", listen], program.home) as again:
-                again.line("ready ")
-                assert tenant.state(lease) == "active"
-                assert container_ids(docker_url, address).keys() == before.keys()
-                tenant.close_deployment()
-                eventually(lambda: tenant.node.lease(lease)["released"], "the release")
+    with (
+        development_node(tmp_path) as (program, url),
+        provider(tmp_path, url, docker_url) as (_, address),
+        Tenant(url, seed_of(tmp_path, "tenant")) as tenant,
+    ):
+        lease, manifest = tenant.deploy(WEB.format(image=test_image))
+        with tenant.gateway(lease) as gateway:
+            gateway.put_manifest(lease, manifest)
+        status = tenant.until_running(lease)
+        tenant.until(lease, "active")
+        before = container_ids(docker_url, address)
+        program.kill()
+        assert "hello from gpubid" in answer(status)
+        listen = url.removeprefix("http://")
+        with Program(["node", "start", "--dev", "--listen", listen], program.home) as again:
+            again.line("ready ")
+            assert tenant.state(lease) == "active"
+            assert container_ids(docker_url, address).keys() == before.keys()
+            tenant.close_deployment()
+            eventually(lambda: tenant.node.lease(lease)["released"], "the release")
 
 
 def test_mistakes_of_the_operator_are_answered(tmp_path: Path, node: str, docker_url: str) -> None:
