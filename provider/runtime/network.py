@@ -104,6 +104,13 @@ class Firewall:
             self.problem = "" if all(placed) else "the rules cannot be placed first"
             return all(placed)
 
+    def usable(self) -> bool:
+        """Whether rules can be set at all; changes nothing, `problem` says why not."""
+        with self._lock:
+            status, said = self._iptables("-n", "-L", "INPUT")
+            self.problem = f"iptables: {said or 'not usable'}" if status else ""
+            return not status
+
     def _iptables(self, *arguments: str) -> tuple[int, str]:
         return self._run(("iptables", "-w", "30", *arguments), "")
 

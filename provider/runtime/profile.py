@@ -71,7 +71,7 @@ def create_arguments(
         # Isolation.
         "cap_drop": ["ALL"],
         "cap_add": list(limits.capabilities),
-        "security_opt": ["no-new-privileges:true"],
+        "security_opt": ["no-new-privileges"],
         "privileged": False,
         "cgroupns": "private",
         "ipc_mode": "private",

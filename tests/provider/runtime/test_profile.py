@@ -37,7 +37,7 @@ def test_the_profile_is_what_it_is() -> None:
     assert host == {
         "NetworkMode": "gpubid-4041855884fc", "RestartPolicy": {"Name": "no"}, "Memory": 2**30, "MemorySwap": 2**30,
         "ShmSize": 64 * 2**20, "NanoCpus": 1_500_000_000, "PidsLimit": 4096, "Init": True, "Runtime": "runc",
-        "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges:true"], "CgroupnsMode": "private", "IpcMode": "private",
+        "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"], "CgroupnsMode": "private", "IpcMode": "private",
         "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}, {"Name": "nofile", "Soft": 65536, "Hard": 65536}],
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "10485760", "max-file": "3"}},
         "PortBindings": {
@@ -172,7 +172,7 @@ def test_no_spec_escapes_the_profile(spec: ContainerSpec) -> None:
         return
     host = made["host_config"]
     assert set(host) <= ALLOWED
-    assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges:true"])
+    assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges"])
     assert (host["Runtime"], host["IpcMode"], host["CgroupnsMode"]) == ("runc", "private", "private")
     assert host["NetworkMode"].startswith("gpubid-")
     assert host["Memory"] == host["MemorySwap"] > 0
