@@ -174,3 +174,18 @@ def test_a_service_without_placement_need_not_exist() -> None:
 def test_first_document_alone_is_read() -> None:
     """What stands after the first document is not looked at, as in the reference."""
     assert parse(WEB + "---\n{[ not yaml").hash == parse(WEB).hash
+
+
+@pytest.mark.parametrize(
+    ("name", "hash_"),
+    [
+        # web and address are what the npm parser gives too; in gpu it orders GPUs otherwise, and it knows no reclamation.
+        ("web", "d2299a9f88900d05d26c485c8e6a81d354defcb79c6e9ed0b08b75925bde64b1"),
+        ("address", "24822c29232321ba9b78c066dc0b4430be86300f7dd6b5cf6971db0e1e41f26a"),
+        ("gpu", "2fa9190f013fc69b882d270ca34afb320465cf4e24a814e7a7b03c5ba167fcb4"),
+        ("two", "6b805699de1bb9f5aabc517d2215bdd7c516addd68f097763b6c0addf09adea7"),
+    ],
+)
+def test_hashes_stay(name: str, hash_: str) -> None:
+    """The hashes of our own files never change: leases stand on them."""
+    assert parse(ALL[name]).hash == hash_
