@@ -35,6 +35,7 @@ from provider.leases.ledger import LedgerUnreachable, NodeLedger
 from provider.leases.supervisor import Supervisor
 from provider.pricing import load as load_prices
 from provider.runtime.docker import DockerRuntime
+from provider.runtime.engine import BadEngine
 from provider.runtime.port import EngineInfo, Runtime, Stream, Unknown
 from provider.runtime.profile import MAY_ADD, STANDARD
 
@@ -102,7 +103,10 @@ class Daemon:
             bound = listen(self.settings.listen)
             stack.callback(bound.close)
             limits = STANDARD if self.settings.restricted else msgspec.structs.replace(STANDARD, capabilities=MAY_ADD)
-            runtime = DockerRuntime(self.settings.docker, self.address, listen_ip=self.settings.publish_ip, limits=limits)
+            try:
+                runtime = DockerRuntime(self.settings.docker, self.address, listen_ip=self.settings.publish_ip, limits=limits)
+            except BadEngine as error:
+                raise CommandFailed(str(error), Exit.USAGE, fix=error.fix) from None
             stack.callback(runtime.close)
             info = self._engine_info(runtime)
             try:

@@ -121,6 +121,7 @@ def test_mistakes_of_the_operator_are_answered(tmp_path: Path, node: str, docker
         base = ("provider", "start", "--node", node, "--from", "provider", "--docker", docker_url)
         cases = [
             (other, (*base[:-1], "unix:///nowhere/docker.sock", "--listen", "127.0.0.1:0"), 7, "systemctl start docker"),
+            (other, (*base[:-1], "tcp://127.0.0.1:2375", "--listen", "127.0.0.1:0"), 2, "unix socket"),
             (other, (*base, "--listen", listen), 5, "--listen"),
             (other, (*base, "--listen", "127.0.0.1:0", "--price-file", str(wrong)), 2, "gpubid provider prices"),
             (other, (*base, "--listen", "127.0.0.1:0", "--simulate-gpus", "abacus:1"), 2, "h100:2"),
