@@ -1,5 +1,7 @@
 """`gpubid deploy` and `gpubid quote`: from a file to a running lease, and what it would cost."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,11 +10,10 @@ from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, node_option
 from ledger.cli.output import columns, credits, emit, output_option, say
 from tenant.cli.lookup import deployer
-from tenant.cli.sdl import load, read_source
+from tenant.cli.sdl import load
 
 if TYPE_CHECKING:
     from tenant.deploy.flow import Deployer
-    from tenant.deploy.plan import Plan
 
 
 def addresses(status: dict[str, Any]) -> list[str]:
@@ -24,25 +25,60 @@ def addresses(status: dict[str, Any]) -> list[str]:
     ]
 
 
-def _run(flow: "Deployer", plan: "Plan", timeout_s: float) -> list[dict[str, Any]]:
-    """Match, send manifests, wait until all run; (lease, status) of each."""
-    leases = flow.wait_matched(plan.dseq, timeout_s, say)
+def run(
+    flow: "Deployer",
+    dseq: int,
+    timeout_s: float,
+    *,
+    wait: bool = True,
+    manifest: list[dict[str, object]] | None = None,
+) -> list[dict[str, Any]]:
+    """Match, send manifests and, with `wait`, see all containers run; id, rate and the gateway's status of each lease."""
+    leases = flow.wait_matched(dseq, timeout_s, say)
+    out = []
     for lease in leases:
         rate = credits(lease["rate_per_hour"])
         marked = " (simulated devices)" if lease["simulated"] else ""
         say(f"matched: {lease['provider']} host {lease['host']} at {rate} credits/h{marked}")
-        flow.send_manifest(lease)
-    out = []
-    for lease in leases:
-        status = flow.wait_running(lease, timeout_s, lambda phase: say(f"{phase} …"))
+        status = flow.send_manifest(lease, manifest, patience_s=timeout_s, progress=say)
         out.append({"id": lease["id"], "rate_per_hour": lease["rate_per_hour"], "status": status})
+    if wait:
+        for lease, item in zip(leases, out, strict=True):
+            item["status"] = flow.wait_running(lease, timeout_s, lambda phase: say(f"{phase} …"))
     return out
+
+
+def describe_leases(found: list[dict[str, Any]]) -> str:
+    """Lines for people: each lease, how far it is, where it is reached."""
+    lines = []
+    for lease in found:
+        phase = lease["status"]["phase"]
+        lines += [f"lease {lease['id']} {'runs' if phase == 'running' else 'is ' + phase}"]
+        lines += [f"  {address}" for address in addresses(lease["status"])]
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _remembered(dseq: int) -> Iterator[None]:
+    """Where what follows breaks off, say what may exist and how to go on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"\ninterrupted; deployment {dseq} may exist: gpubid lease manifest {dseq} goes on with it,")
+        say(f"gpubid lease close {dseq} ends it")
+        raise
+    except Exception as error:
+        if getattr(error, "exit_code", None) == Exit.UNREACHABLE:
+            say(f"deployment {dseq} stays: gpubid lease manifest {dseq} goes on with it, gpubid lease close {dseq} ends it")
+        raise
 
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--deposit", help="Credits put into its purse; an hour of the limit by default.")
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it runs.")
+@click.option(
+    "--wait/--no-wait", default=True, show_default=True, help="Wait until it runs; otherwise send the manifest and leave."
+)
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=180, show_default=True, help="Seconds to wait.")
 @click.option("--strict", is_flag=True, help="Refuse what would be ignored.")
 @from_option
@@ -52,32 +88,30 @@ def _run(flow: "Deployer", plan: "Plan", timeout_s: float) -> list[dict[str, Any
 def deploy(
     file: str, deposit: str | None, wait: bool, timeout_s: float, strict: bool, key_name: str, node: str, output: str
 ) -> None:
-    """Deploy FILE, an Akash SDL: order, match, lease, manifest, running containers."""
+    """Deploy FILE (- is standard input), an Akash SDL: order, match, lease, manifest, running containers."""
     from marketplace.cli.amounts import micro_of
     from marketplace.client import NodeClient
+    from tenant.deploy.failure import NoMatch
 
-    load(file, strict=strict) if file != "-" else None
-    source = read_source(file)
+    amount = None if deposit is None else micro_of(deposit)
+    sdl = load(file, strict=strict)
     with NodeClient(node) as client:
         flow = deployer(client, key_name)
-        plan = flow.prepare(source, strict=strict, deposit=None if deposit is None else micro_of(deposit))
-        try:
+        plan = flow.plan(sdl, deposit=amount)
+        client.status()  # a node that is away is said before anything is signed
+        data: dict[str, Any] = {"deployment": f"{plan.owner}/{plan.dseq}", "dseq": plan.dseq, "leases": []}
+        with _remembered(plan.dseq):
             flow.create(plan)
             say(f"deployment {plan.dseq}: limit {credits(plan.limit_per_hour)} credits/h, deposit {credits(plan.deposit)}")
-            data: dict[str, Any] = {"deployment": f"{plan.owner}/{plan.dseq}", "dseq": plan.dseq, "leases": []}
-            if not wait:
+            try:
+                data["leases"] = found = run(flow, plan.dseq, timeout_s if wait else 0.0, wait=wait)
+            except NoMatch as waiting:
+                if wait:
+                    raise
+                say(f"{waiting}\n  → {waiting.fix}")
                 emit(output, data, text=f"deployment {plan.dseq}", names=[str(plan.dseq)])
                 return
-            found = _run(flow, plan, timeout_s)
-        except KeyboardInterrupt:
-            say(f"\ninterrupted; deployment {plan.dseq} may exist: gpubid lease manifest {plan.dseq} goes on with it,")
-            say(f"gpubid lease close {plan.dseq} ends it")
-            raise
-    data["leases"] = found
-    lines = []
-    for lease in found:
-        lines += [f"lease {lease['id']} runs", *(f"  {address}" for address in addresses(lease["status"]))]
-    emit(output, data, text="\n".join(lines), names=[lease["id"] for lease in found])
+    emit(output, data, text=describe_leases(found), names=[lease["id"] for lease in found])
 
 
 @click.command()

@@ -7,8 +7,8 @@ import click
 
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, node_option
-from ledger.cli.output import credits, describe, emit, output_option, say
-from tenant.cli.deploy import addresses
+from ledger.cli.output import credits, describe, emit, output_option
+from tenant.cli.deploy import addresses, describe_leases, run
 from tenant.cli.lookup import deployer, find_lease, owner_of
 
 
@@ -153,14 +153,12 @@ def exec_(id: str, command: tuple[str, ...], service: str, replica: int, use_std
             service = service or _only_service(gateway.status(item["id"]))
             for chunk in gateway.exec(item["id"], service, command, replica=replica, stdin=given):
                 if "exit_code" in chunk:
-                    code = chunk["exit_code"]
+                    code = int(chunk["exit_code"])
                     continue
                 stream = sys.stderr.buffer if chunk["stream"] == "stderr" else sys.stdout.buffer
                 stream.write(chunk["data"])
                 stream.flush()
-    if code is None:
-        raise CommandFailed("the command's end was not seen: its container or the connection went away", Exit.UNREACHABLE)
-    raise click.exceptions.Exit(int(code))
+    raise _ended(code)
 
 
 def _only_service(found: dict[str, Any]) -> str:
@@ -189,30 +187,33 @@ def shell(id: str, command: tuple[str, ...], service: str, replica: int, key_nam
             service = service or _only_service(gateway.status(item["id"]))
             with gateway.shell(item["id"], service, command or ("/bin/sh",), replica=replica) as opened:
                 code = attach(opened)
-    raise click.exceptions.Exit(code)
+    raise _ended(code)
+
+
+def _ended(code: int | None) -> Exception:
+    """What leaves with the remote command's exit code, or says that its end was not seen."""
+    if code is None:
+        return CommandFailed("the command's end was not seen: its container or the connection went away", Exit.UNREACHABLE)
+    return click.exceptions.Exit(code)
 
 
 @lease.command("manifest")
-@click.argument("dseq", type=int)
-@click.option(
-    "--file", type=click.Path(exists=True, dir_okay=False), help="The deployment file, where this home does not have it."
-)
+@click.argument("dseq", type=click.IntRange(1))
+@click.option("--file", type=click.Path(dir_okay=False), help="The deployment file, where this home does not have it.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=180, show_default=True, help="Seconds to wait.")
 @from_option
 @node_option
 @home_option
-def manifest(dseq: int, file: str | None, timeout_s: float, key_name: str, node: str) -> None:
+@output_option
+def manifest(dseq: int, file: str | None, timeout_s: float, key_name: str, node: str, output: str) -> None:
     """Send the manifest of deployment DSEQ again, and wait until it runs."""
     from marketplace.client import NodeClient
     from tenant.cli.sdl import load
 
+    given = None if file is None else load(file).manifest
     with NodeClient(node) as client:
-        flow = deployer(client, key_name)
-        given = None if file is None else load(file).manifest
-        for item in flow.wait_matched(dseq, timeout_s, say):
-            flow.send_manifest(item, given)
-            found = flow.wait_running(item, timeout_s, lambda phase: say(f"{phase} …"))
-            click.echo("\n".join([f"lease {item['id']} runs", *(f"  {line}" for line in addresses(found))]))
+        found = run(deployer(client, key_name), dseq, timeout_s, manifest=given)
+    emit(output, found, text=describe_leases(found), names=[item["id"] for item in found])
 
 
 @lease.command("close")
@@ -233,6 +234,8 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
         flow = deployer(client, key_name)
         dseq, gseq = _named(id, flow.owner)
         found = client.deployment(flow.owner, dseq)
+        if gseq is not None:
+            _still_open(found, id)
         open_groups = {order["gseq"] for order in found["orders"] if order["state"] != "closed"}
         whole = gseq is None or open_groups <= {gseq}
         if not yes and sys.stdin.isatty() and not click.confirm(f"Close {'deployment' if whole else 'group'} {id}?", err=True):
@@ -243,6 +246,15 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
     if int(bill["charged"]):
         facts["charged"] = f"{credits(bill['charged'])} credits"
     emit(output, bill, text="\n".join([*lines, describe(facts)]), names=[str(dseq)])
+
+
+def _still_open(found: dict[str, Any], id: str) -> None:
+    """CommandFailed where the named lease is none of the deployment's, or over: its group may have another by now."""
+    state = {item["id"]: item["state"] for item in found["leases"]}.get(id)
+    if state is None:
+        raise CommandFailed(f"there is no lease {id}", Exit.NOT_FOUND, fix="see gpubid lease list --all")
+    if state == "closed":
+        raise CommandFailed(f"lease {id} is closed already", Exit.CONFLICT, fix="see gpubid lease list")
 
 
 def _named(text: str, owner: str) -> tuple[int, int | None]:

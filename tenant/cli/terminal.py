@@ -31,16 +31,22 @@ def _raw(descriptor: int) -> Iterator[None]:
 
 
 def _size(opened: "Shell") -> None:
+    from websockets.exceptions import ConnectionClosed
+
     size = shutil.get_terminal_size()
-    opened.resize(size.lines, size.columns)
+    with contextlib.suppress(ConnectionClosed):
+        opened.resize(size.lines, size.columns)
 
 
-def attach(opened: "Shell") -> int:
-    """Join this terminal and the remote one until the command ends; its exit code."""
+def attach(opened: "Shell") -> int | None:
+    """Join this terminal and the remote one until the command ends; its exit code, None where the connection broke."""
+    from provider.client import GatewayUnreachable
+
     descriptor = sys.stdin.fileno()
 
     def forward() -> None:
-        with contextlib.suppress(OSError, ValueError):
+        # Writing to a shell that has just ended is no failure: the reading side knows its exit code.
+        with contextlib.suppress(OSError, ValueError, GatewayUnreachable):
             while data := os.read(descriptor, 4096):
                 opened.write(data)
             if not os.isatty(descriptor):
@@ -56,5 +62,4 @@ def attach(opened: "Shell") -> int:
                 sys.stdout.buffer.flush()
         finally:
             signal.signal(signal.SIGWINCH, before)
-    code = opened.exit_code()
-    return 1 if code is None else int(code)
+    return opened.exit_code()

@@ -1,5 +1,7 @@
 """What can go wrong between a file and a running lease; each says what exists and how to go on."""
 
+from typing import Any
+
 
 class DeployFailed(Exception):
     """A step failed; `fix` says how to go on."""
@@ -13,22 +15,26 @@ class DeployFailed(Exception):
 
 
 class NoMatch(DeployFailed):
-    """No bid fits yet: how many failed which test, and the nearest miss."""
+    """A group has no lease: how many bids failed which test and the nearest miss, or why its order was closed."""
 
-    def __init__(self, dseq: int, orders: list[dict[str, object]]) -> None:
-        reasons = []
-        for order in orders:
-            refusals = order.get("refusals")
-            counts = ", ".join(f"{name}: {n}" for name, n in refusals.items()) if isinstance(refusals, dict) else ""
-            group = order.get("group")
-            name = group.get("name", "?") if isinstance(group, dict) else "?"
-            if order.get("state") == "closed":
-                reasons.append(f"group {name} was closed: {order.get('reason')}")
-            else:
-                nearest = order.get("nearest") or "there is no bid yet"
-                reasons.append(f"group {name} waits: {nearest}" + (f" (bids refused by test: {counts})" if counts else ""))
-        fix = f"it goes on waiting; gpubid lease manifest {dseq} once it has a lease, or gpubid lease close {dseq}"
-        super().__init__(f"deployment {dseq} has no lease yet: " + "; ".join(reasons), fix=fix, exit_code=6)
+    def __init__(self, dseq: int, orders: list[dict[str, Any]]) -> None:
+        waits = all(order["state"] != "closed" for order in orders)
+        goes_on = f"it goes on waiting: gpubid lease manifest {dseq} once it has a lease, or gpubid lease close {dseq}"
+        super().__init__(
+            f"deployment {dseq} has no lease{' yet' if waits else ''}: " + "; ".join(_words(order) for order in orders),
+            fix=goes_on if waits else f"gpubid lease close {dseq} ends it and refunds the rest; then deploy again",
+            exit_code=6 if waits else 1,
+        )
+
+
+def _words(order: dict[str, Any]) -> str:
+    name = order["group"]["name"]
+    if order["state"] == "closed":
+        return f"group {name} was closed: {order['reason']}"
+    counts = ", ".join(f"{test}: {number}" for test, number in sorted(order["refusals"].items()))
+    return f"group {name} waits: {order['nearest'] or 'no bid was looked at yet'}" + (
+        f" (bids refused by test: {counts})" if counts else ""
+    )
 
 
 class NotRunning(DeployFailed):

@@ -4,21 +4,24 @@ import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from ledger.protocol.block import Receipt
 from ledger.protocol.errors import Rejected
 from ledger.protocol.messages import Message
-from marketplace.client import ApiError, NodeClient
+from marketplace.client import ApiError, NodeClient, Unreachable
 from marketplace.protocol.errors import MarketCode
 from marketplace.protocol.ids import parse_lease
 from marketplace.protocol.messages import CloseDeployment, CloseGroup
-from provider.client import GatewayClient, GatewayUnreachable, make_token
+from provider.client import GatewayClient, GatewayError, GatewayUnreachable, make_token
 from tenant.deploy.failure import DeployFailed, NoMatch, NotRunning
 from tenant.deploy.kept import Kept, Shelf
 from tenant.deploy.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from tenant.sdl import Sdl
 
 Progress = Callable[[str], None]
 Json = dict[str, Any]
@@ -45,21 +48,27 @@ class Deployer:
         """Parse a file and plan its deployment. SdlRefused, LoweringRefused or DeployFailed say what is wrong."""
         from tenant.sdl import parse
 
-        return make_plan(parse(source, strict=strict), self.owner, deposit=deposit, dseq=dseq)
+        return self.plan(parse(source, strict=strict), deposit=deposit, dseq=dseq)
+
+    def plan(self, sdl: "Sdl", *, deposit: int | None = None, dseq: int | None = None) -> Plan:
+        """Plan the deployment of a parsed file. LoweringRefused or DeployFailed say what is wrong."""
+        return make_plan(sdl, self.owner, deposit=deposit, dseq=dseq)
 
     def create(self, plan: Plan) -> Receipt | None:
         """Keep the manifest, then open the deployment. None where an earlier try had opened it already.
 
-        Rejected says why the market refused; Unreachable that it is not known.
+        Rejected says why the market refused; Unreachable that it is not known. Repeating it is harmless.
         """
+        earlier = self.shelf.find(plan.owner, plan.dseq)
+        if earlier is not None and earlier.hash != plan.hash:
+            raise DeployFailed(f"deployment {plan.dseq} is of another file", fix="deploy it under another number", exit_code=5)
         self.shelf.put(Kept(owner=plan.owner, dseq=plan.dseq, hash=plan.hash, manifest=plan.manifest))
         try:
             return self._send(plan.message())
         except Rejected as refusal:
             if refusal.code == MarketCode.DEPLOYMENT_EXISTS and self._is_mine(plan):
                 return None
-            if refusal.code != MarketCode.DEPLOYMENT_EXISTS:
-                self.shelf.drop(plan.owner, plan.dseq)
+            self.shelf.drop(plan.owner, plan.dseq)
             raise
 
     def _is_mine(self, plan: Plan) -> bool:
@@ -70,21 +79,26 @@ class Deployer:
         return self._sender.send(*messages)
 
     def wait_matched(self, dseq: int, timeout_s: float, progress: Progress = quiet) -> list[Json]:
-        """Wait until every group has a lease; the leases. NoMatch says why a group has none."""
+        """Wait until every group has a lease; the leases, in the order of groups. Groups that their owner closed count for none.
+
+        NoMatch says why a group has none. A node that is away for a while is asked again until the time is over.
+        """
         deadline = time.monotonic() + timeout_s
         pause, said = 0.02, ""
         while True:
-            found = self.node.deployment(self.owner, dseq)
-            leases = [lease for lease in found["leases"] if lease["state"] != "closed"]
-            if found["state"] == "closed":
-                raise DeployFailed(f"deployment {dseq} is closed: {found['reason']}", fix="deploy it again")
-            if len(leases) == found["groups"]:
-                return leases
-            waiting = [order for order in found["orders"] if order["state"] == "open"]
-            over = [o for o in found["orders"] if o["state"] == "closed" and not _replaced(o, found["orders"])]
-            if over or time.monotonic() > deadline:
-                raise NoMatch(dseq, over or waiting)
-            words = "; ".join(str(order["nearest"]) for order in waiting if order["nearest"])
+            try:
+                found = self.node.deployment(self.owner, dseq)
+                leases, waiting = _standing(found)
+            except Unreachable as error:
+                if time.monotonic() > deadline:
+                    raise
+                waiting, leases, words = [], [], str(error)
+            else:
+                if not waiting:
+                    return leases
+                words = "; ".join(str(order["nearest"]) for order in waiting if order["nearest"])
+                if time.monotonic() > deadline:
+                    raise NoMatch(dseq, waiting)
             if words and words != said:
                 progress(f"waiting: {words}")
                 said = words
@@ -100,12 +114,36 @@ class Deployer:
 
         return GatewayClient(record["endpoint"], record["gateway_key"], token)
 
-    def send_manifest(self, lease: Json, manifest: list[dict[str, object]] | None = None) -> Json:
-        """Send the kept manifest (or the one given) to the lease's provider; the gateway's status."""
+    def send_manifest(
+        self,
+        lease: Json,
+        manifest: list[dict[str, object]] | None = None,
+        *,
+        patience_s: float = 0.0,
+        progress: Progress = quiet,
+    ) -> Json:
+        """Send the kept manifest (or the one given) to the lease's provider; the gateway's status.
+
+        A gateway that does not answer is asked again for `patience_s` seconds; then GatewayUnreachable.
+        """
         if manifest is None:
             manifest = self.shelf.get(lease["owner"], lease["dseq"]).manifest
+        deadline = time.monotonic() + patience_s
+        pause, told = 0.1, False
         with self.gateway(lease) as gateway:
-            return gateway.put_manifest(lease["id"], manifest)
+            while True:
+                try:
+                    return gateway.put_manifest(lease["id"], manifest)
+                except (GatewayUnreachable, GatewayError) as error:
+                    # 503 is a gateway that is up and has yet to see the ledger.
+                    lasting = isinstance(error, GatewayError) and error.status != 503
+                    if lasting or time.monotonic() + pause > deadline:
+                        raise
+                    if not told:
+                        progress(f"{error}; trying again")
+                        told = True
+                time.sleep(pause)
+                pause = min(pause * 2, 2.0)
 
     def wait_running(self, lease: Json, timeout_s: float, progress: Progress = quiet) -> Json:
         """Wait until the lease's containers run; the gateway's status. NotRunning says why they do not."""
@@ -113,11 +151,8 @@ class Deployer:
         pause, said = 0.02, ""
         with self.gateway(lease) as gateway:
             while True:
-                try:
-                    status = gateway.status(lease["id"])
-                    phase = str(status["phase"])
-                except GatewayUnreachable as error:
-                    status, phase = {"error": str(error)}, "unreachable"
+                status = self._look(gateway, lease)
+                phase = str(status["phase"])
                 if phase == "running":
                     return status
                 if phase != said:
@@ -133,11 +168,26 @@ class Deployer:
                 time.sleep(pause)
                 pause = min(pause * 1.3, 0.25)
 
+    def _look(self, gateway: GatewayClient, lease: Json) -> Json:
+        """What the gateway says now; what the ledger says of the lease where the gateway does not answer."""
+        try:
+            return gateway.status(lease["id"])
+        except GatewayUnreachable as error:
+            silent = {"phase": "unreachable", "error": str(error)}
+        except GatewayError as error:
+            if error.status != 503:
+                raise
+            silent = {"phase": "unreachable", "error": str(error)}
+        with contextlib.suppress(ApiError, Unreachable):
+            if self.node.lease(lease["id"])["state"] == "closed":
+                return {"phase": "closed", "error": ""}
+        return silent
+
     def _not_running(self, lease: Json, status: Json) -> NotRunning:
         reason = str(status.get("error") or "")
-        with contextlib.suppress(ApiError):
+        with contextlib.suppress(ApiError, Unreachable):
             record = self.node.lease(lease["id"])
-            reason = reason or str(record["reason"])
+            reason = reason or ": ".join(filter(None, (str(record["reason"]), str(record["detail"]))))
         fix = f"mend the file and deploy again; gpubid lease close {lease['dseq']} settles this one"
         return NotRunning(f"lease {lease['id']} does not run: {reason or status['phase']}", fix=fix)
 
@@ -172,6 +222,17 @@ class Deployer:
         }
 
 
-def _replaced(order: Json, orders: list[Json]) -> bool:
-    """True where a closed order's group has a later order."""
-    return any(other["gseq"] == order["gseq"] and other["oseq"] > order["oseq"] for other in orders)
+def _standing(found: Json) -> tuple[list[Json], list[Json]]:
+    """(leases, open orders) of a deployment. DeployFailed where it is over, NoMatch where a group is."""
+    dseq = found["dseq"]
+    if found["state"] == "closed":
+        raise DeployFailed(f"deployment {dseq} is closed: {found['reason']}", fix="deploy it again", exit_code=5)
+    newest = {order["gseq"]: order for order in sorted(found["orders"], key=lambda order: order["oseq"])}
+    if all(order["state"] == "closed" and order["reason"] == "owner" for order in newest.values()):
+        fix = f"gpubid lease close {dseq} refunds what is left"
+        raise DeployFailed(f"every group of deployment {dseq} is closed", fix=fix, exit_code=5)
+    over = [order for order in newest.values() if order["state"] == "closed" and order["reason"] != "owner"]
+    if over:
+        raise NoMatch(dseq, over)
+    leases = sorted((lease for lease in found["leases"] if lease["state"] != "closed"), key=lambda lease: lease["gseq"])
+    return leases, [order for order in newest.values() if order["state"] == "open"]

@@ -1,6 +1,7 @@
 """Deployments that this home knows: the manifest is kept here, since the ledger has only its hash."""
 
 import os
+import secrets
 from pathlib import Path
 
 import msgspec
@@ -27,29 +28,57 @@ class Shelf:
         return self.folder / f"{owner}-{dseq}.json"
 
     def put(self, kept: Kept) -> None:
-        """Store durably, replacing an earlier manifest of the same deployment."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Store durably, replacing an earlier manifest of the same deployment; DeployFailed where it cannot be written."""
         path = self._path(kept.owner, kept.dseq)
-        draft = path.with_suffix(".new")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(msgspec.json.encode(kept))
-            out.flush()
-            os.fsync(out.fileno())
-        draft.rename(path)
+        # Threads and processes may keep the same deployment at once: each has a draft of its own.
+        draft = path.with_suffix(f".{secrets.token_hex(8)}.new")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(draft, msgspec.json.encode(kept))
+            draft.rename(path)
+            _sync(self.folder)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            fix = f"make room, or let {self.folder} be written, and try again: nothing was ordered"
+            raise DeployFailed(f"the manifest cannot be kept: {error}", fix=fix) from None
 
-    def get(self, owner: str, dseq: int) -> Kept:
-        """What is kept of a deployment; DeployFailed where nothing is, or where the file is damaged."""
+    def find(self, owner: str, dseq: int) -> Kept | None:
+        """What is kept of a deployment, or None; DeployFailed where the file is damaged or cannot be read."""
         try:
             return msgspec.json.decode(self._path(owner, dseq).read_bytes(), type=Kept)
         except FileNotFoundError:
-            fix = "send it from the machine that deployed it, or name the file: gpubid lease manifest DSEQ --file app.yaml"
-            raise DeployFailed(f"the manifest of deployment {dseq} is not in this home", fix=fix, exit_code=3) from None
-        except msgspec.MsgspecError as error:
+            return None
+        except (msgspec.MsgspecError, OSError) as error:
             raise DeployFailed(
-                f"the kept manifest of deployment {dseq} is damaged: {error}", fix="name the file with --file"
+                f"the kept manifest of deployment {dseq} cannot be read: {error}",
+                fix=f"name the file: gpubid lease manifest {dseq} --file app.yaml",
             ) from None
+
+    def get(self, owner: str, dseq: int) -> Kept:
+        """What is kept of a deployment; DeployFailed where nothing is, or where the file is damaged."""
+        kept = self.find(owner, dseq)
+        if kept is None:
+            fix = f"send it from the machine that deployed it, or name the file: gpubid lease manifest {dseq} --file app.yaml"
+            raise DeployFailed(f"the manifest of deployment {dseq} is not in this home", fix=fix, exit_code=3)
+        return kept
 
     def drop(self, owner: str, dseq: int) -> None:
         """Forget a deployment that is over."""
         self._path(owner, dseq).unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A new file with mode 0600, on disk when this returns."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
