@@ -25,6 +25,7 @@ _BARE_ID = re.compile(r"(sha256:)?[0-9a-f]{12,64}")
 KINDS: Final = (
     ("toomanyrequests", "the registry's pull limit is reached; pass a login"),
     ("no space left", "the host's disk is full"),
+    ("no basic auth credentials", "the registry wants a login"),
     ("unauthorized", "the registry wants a login, or the image does not exist"),
     ("denied", "the registry refuses access, or the image does not exist"),
     ("manifest unknown", "there is no such image or tag"),
