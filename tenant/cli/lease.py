@@ -245,6 +245,9 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
     facts = {"paid": f"{credits(bill['paid'])} credits", "refunded": f"{credits(bill['refund'])} credits"}
     if int(bill["charged"]):
         facts["charged"] = f"{credits(bill['charged'])} credits"
+    if bill.get("purse"):
+        whole_life = bill["purse"]
+        facts["in all"] = f"{credits(whole_life['deposited'])} deposited, {credits(whole_life['paid'])} paid"
     emit(output, bill, text="\n".join([*lines, describe(facts)]), names=[str(dseq)])
 
 

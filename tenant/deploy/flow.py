@@ -196,9 +196,17 @@ class Deployer:
         return self._bill(self._send(CloseGroup(dseq=dseq, gseq=gseq)))
 
     def close(self, dseq: int) -> Json:
-        """Close a deployment: leases ended and paid, the rest refunded. The bill, from the ledger's own events."""
+        """Close a deployment: leases ended and paid, the rest refunded. The bill, from the ledger's own events.
+
+        Its `purse` says what the whole life of the deployment came to: deposited = paid + charged + withdrawn + refunded;
+        it is None where the node was away by then.
+        """
         bill = self._bill(self._send(CloseDeployment(dseq=dseq)))
         self.shelf.drop(self.owner, dseq)
+        bill["purse"] = None
+        with contextlib.suppress(ApiError, Unreachable):
+            purse = self.node.deployment(self.owner, dseq)["purse"]
+            bill["purse"] = {name: purse[name] for name in ("deposited", "paid", "charged", "withdrawn", "refunded")}
         return bill
 
     def _bill(self, receipt: Receipt) -> Json:

@@ -1,5 +1,6 @@
 """Deployments that this home knows: the manifest is kept here, since the ledger has only its hash."""
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -38,7 +39,8 @@ class Shelf:
             draft.rename(path)
             _sync(self.folder)
         except OSError as error:
-            draft.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
             fix = f"make room, or let {self.folder} be written, and try again: nothing was ordered"
             raise DeployFailed(f"the manifest cannot be kept: {error}", fix=fix) from None
 
