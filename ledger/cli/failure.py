@@ -43,13 +43,11 @@ def exit_of_status(status: int) -> Exit:
 
 def exit_code_of(error: Exception) -> int | None:
     """The exit code of an expected failure; None for a bug, which shows its traceback."""
-    if isinstance(error, CommandFailed):
-        return int(error.exit_code)
-    if isinstance(error, Rejected):
-        return int(Exit.FAILURE)
     # Expected failures of other packages carry their own exit code, so that nothing is imported here for them.
     code = getattr(error, "exit_code", None)
-    return int(code) if isinstance(code, int) else None
+    if isinstance(code, int):
+        return int(code)
+    return int(Exit.FAILURE) if isinstance(error, Rejected) else None
 
 
 def report(error: Exception) -> None:

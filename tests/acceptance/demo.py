@@ -5,6 +5,7 @@ demo left behind when it was killed is cleared first.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / "build" / "demo"
@@ -235,9 +236,21 @@ def market_story(engine: str) -> None:
         tenant.run("ledger", "verify")
 
 
+def alone() -> TextIO:
+    """A lock that only one demo of this checkout holds; it ends with the process, however that ends."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    file = (ROOT / "build" / "demo.lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise SystemExit("demo: another demo runs in this checkout; wait for it") from None
+    return file
+
+
 def main() -> None:
     """Run the demo; whatever happens, nothing is left behind."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    lock = alone()
     step("a Docker Engine and a small image")
     engine, started = prepare_engine()
     show(engine)
@@ -249,6 +262,7 @@ def main() -> None:
         clear_leftovers(engine)
         if started:
             subprocess.run([str(ROOT / ".ci" / "engine.sh"), "stop"], check=False, stdin=subprocess.DEVNULL)
+    lock.close()
     print(f"\n{BOLD}done in {time.monotonic() - began:.1f} s; nothing is left behind{PLAIN}")
 
 
