@@ -49,7 +49,10 @@ class Standing(msgspec.Struct, frozen=True):
 class Book(Protocol):
     """The part of the ledger that a bidder reads and writes; LedgerUnreachable where there is no answer."""
 
-    chain_id: str
+    @property
+    def chain_id(self) -> str:
+        """Name of the chain."""
+        ...
 
     def now_ms(self) -> int:
         """Block time."""
@@ -69,7 +72,11 @@ class NodeBook:
 
     def __init__(self, ledger: NodeLedger) -> None:
         self._ledger = ledger
-        self.chain_id = ledger.chain_id
+
+    @property
+    def chain_id(self) -> str:
+        """Name of the chain."""
+        return self._ledger.chain_id
 
     def now_ms(self) -> int:
         """Block time."""

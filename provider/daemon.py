@@ -19,7 +19,7 @@ import structlog
 
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.protocol.errors import Rejected
-from marketplace.client import ApiError, Unreachable
+from marketplace.client import ApiError, NodeClient, Unreachable
 from marketplace.protocol.resources import device_id
 from provider.bidder import Bidder, NodeBook
 from provider.config import Settings, host_name
@@ -36,7 +36,7 @@ from provider.leases.supervisor import Supervisor
 from provider.pricing import load as load_prices
 from provider.runtime.docker import DockerRuntime
 from provider.runtime.engine import BadEngine
-from provider.runtime.port import EngineInfo, Runtime, Stream, Unknown
+from provider.runtime.port import EngineInfo, Runtime, Unknown
 from provider.runtime.profile import MAY_ADD, STANDARD
 
 BIDDER_TICK_S: Final = 20.0
@@ -81,11 +81,17 @@ class Daemon:
         self._failure: BaseException | None = None
         self._bidder_wake = threading.Event()
         self._lost: dict[str, int] = {}
+        self._joined = False
+        self.drained = True
+        """False where it ended with an action under way, whose thread would hold the process."""
 
     def stop(self) -> None:
         """Ask it to end; leases run on."""
         self._stop.set()
         self._bidder_wake.set()
+
+    def _end(self, supervisor: Supervisor) -> None:
+        self.drained = supervisor.stop()
 
     def _fatal(self, error: BaseException) -> None:
         self._failure = self._failure or error
@@ -123,7 +129,7 @@ class Daemon:
             supervisor = Supervisor(
                 runtime, journal, ledger, executor, lost=lambda: self._lost_devices(journal, inventory), on_fatal=self._fatal
             )
-            stack.callback(supervisor.stop)
+            stack.callback(lambda: self._end(supervisor))
             endpoint = self.settings.public_url.rstrip("/") or _url_of(bound.getsockname())
             desk = Desk(
                 gatekeeper=Gatekeeper(ledger, self.address),
@@ -154,8 +160,8 @@ class Daemon:
                 look=inventory.look,
                 healthy=lambda: supervisor.engine_answers,
             )
-            with self._threads(ledger, runtime, supervisor, bidder):
-                self._bid_until_stopped(bidder, ledger, journal, endpoint)
+            with self._threads(runtime, supervisor, bidder):
+                self._bid_until_stopped(bidder, ledger, journal, inventory, endpoint)
         if self._failure is not None:
             raise self._failure
 
@@ -185,10 +191,7 @@ class Daemon:
         told = False
         while not self._stop.is_set():
             try:
-                ledger.synchronise()
-                self._check_chain(ledger, journal)
-                inventory.chain_id = ledger.chain_id
-                self._open_account(ledger)
+                self._join_chain(ledger, journal, inventory)
                 return True
             except (LedgerUnreachable, Unreachable) as error:
                 if not told:
@@ -198,13 +201,23 @@ class Daemon:
                 pause_s = min(pause_s * 2, RETRY_MOST_S)
         return False
 
+    def _join_chain(self, ledger: NodeLedger, journal: Journal, inventory: Inventory) -> None:
+        """Ask the chain for name and time; where it is another one than before, have an account there."""
+        before = inventory.chain_id if self._joined else ""
+        ledger.synchronise()
+        self._check_chain(ledger, journal)
+        if ledger.chain_id != before:
+            self._open_account(ledger)
+        inventory.chain_id = ledger.chain_id
+        self._joined = True
+
     def _check_chain(self, ledger: NodeLedger, journal: Journal) -> None:
         known = journal.fact("chain_id")
         if known and known != ledger.chain_id and journal.entries():
             raise CommandFailed(
                 f"this home has leases of the chain {known}, the node is of {ledger.chain_id}",
                 Exit.CONFLICT,
-                fix="name the right node with --node, or give this chain another home with --home",
+                fix="name the right node with --node; where that chain is gone, delete provider/journal.db in the home",
             )
         if known != ledger.chain_id:
             journal.keep_fact("chain_id", ledger.chain_id)
@@ -227,29 +240,25 @@ class Daemon:
         log.info("opened our account at the faucet of the development chain", address=self.address)
 
     @contextmanager
-    def _threads(self, ledger: NodeLedger, runtime: Runtime, supervisor: Supervisor, bidder: Bidder) -> Iterator[None]:
+    def _threads(self, runtime: Runtime, supervisor: Supervisor, bidder: Bidder) -> Iterator[None]:
         """Two threads that turn news into wake-ups: from the node, and from the engine."""
-        streams: list[Stream[str]] = []
+        closers: list[Callable[[], None]] = [lambda: None, lambda: None]
 
         def of_node() -> None:
-            last = ""
-            for event in ledger.client().events(since=last, provider=self.address):
-                last = str(event["id"])
-                if event["kind"] == "BidGone":
-                    bidder.hurry()
-                    self._bidder_wake.set()
-                else:
-                    supervisor.wake(ask_ledger=True)
+            with NodeClient(self.settings.node) as client:
+                closers[0] = client.close
+                for event in client.events(provider=self.address):
+                    if event["kind"] == "BidGone":
+                        bidder.hurry()
+                        self._bidder_wake.set()
+                    else:
+                        supervisor.wake(ask_ledger=True)
 
         def of_engine() -> None:
-            stream = runtime.events()
-            streams.append(stream)
-            try:
-                with closing(stream):
-                    for lease in stream:
-                        supervisor.wake(lease)
-            finally:
-                streams.remove(stream)
+            with closing(runtime.events()) as stream:
+                closers[1] = stream.close
+                for lease in stream:
+                    supervisor.wake(lease)
 
         threads = [
             threading.Thread(target=self._again, args=(of_node, supervisor), name="node-events", daemon=True),
@@ -261,11 +270,10 @@ class Daemon:
             yield
         finally:
             self._stop.set()
-            ledger.close()
-            for stream in list(streams):
-                stream.close()
+            for close in closers:
+                close()
             for thread in threads:
-                thread.join(5)
+                thread.join(2)
 
     def _again(self, follow: Callable[[], None], supervisor: Supervisor) -> None:
         """Follow a stream; whenever it ends, look at everything and follow it anew."""
@@ -284,21 +292,22 @@ class Daemon:
             pause_s = min(pause_s * 2, RETRY_MOST_S)
             supervisor.wake(ask_ledger=True)
 
-    def _bid_until_stopped(self, bidder: Bidder, ledger: NodeLedger, journal: Journal, endpoint: str) -> None:
+    def _bid_until_stopped(
+        self, bidder: Bidder, ledger: NodeLedger, journal: Journal, inventory: Inventory, endpoint: str
+    ) -> None:
         ready = False
         pause_s = RETRY_LEAST_S
         while not self._stop.is_set():
             wait_s = BIDDER_TICK_S
             try:
-                ledger.synchronise()
-                self._check_chain(ledger, journal)
+                self._join_chain(ledger, journal, inventory)
                 self._keep_offset(ledger, journal)
                 bidder.tick()
                 pause_s = RETRY_LEAST_S
                 if not ready and bidder.standing is not None and bidder.standing.bid is not None:
                     ready = True
                     self._say(f"ready {endpoint} provider {self.address} host {self.host}")
-            except (LedgerUnreachable, Rejected) as error:
+            except (LedgerUnreachable, Unreachable, Rejected) as error:
                 log.warning("the bid is not up to date", why=str(error))
                 bidder.hurry()
                 wait_s = pause_s
@@ -323,8 +332,8 @@ def _url_of(name: Any) -> str:
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
-def serve(settings: Settings, seed: bytes, address: str, say: Callable[[str], None]) -> None:
-    """Run the daemon in this process until SIGTERM or SIGINT."""
+def serve(settings: Settings, seed: bytes, address: str, say: Callable[[str], None]) -> bool:
+    """Run the daemon in this process until SIGTERM or SIGINT. False where a thread is still in an action that may be cut off."""
     daemon = Daemon(settings, seed, address, say)
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -334,3 +343,4 @@ def serve(settings: Settings, seed: bytes, address: str, say: Callable[[str], No
         for number in (signal.SIGTERM, signal.SIGINT):
             stack.callback(signal.signal, number, signal.signal(number, end))
         daemon.run()
+    return daemon.drained

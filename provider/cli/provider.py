@@ -1,5 +1,6 @@
 """`gpubid provider`: the daemon of a host, and what its operator asks and does."""
 
+import os
 import sys
 
 import click
@@ -78,7 +79,10 @@ def start(
         host=host,
         restricted=restricted,
     )
-    serve(settings, seed, info.address, lambda line: click.echo(line))
+    if not serve(settings, seed, info.address, lambda line: click.echo(line)):
+        # A pull or a call without an answer holds its thread: ending here is what kill -9 does, and as harmless.
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def log_to_stderr() -> None:

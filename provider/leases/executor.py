@@ -18,7 +18,7 @@ from ledger.protocol.errors import Rejected
 from marketplace.protocol.errors import MarketCode
 from marketplace.protocol.messages import CloseLease, Release, ReportActive, ReportDown, ReportUp
 from marketplace.protocol.records import LeaseState
-from provider.leases.journal import Journal, Manifest
+from provider.leases.journal import Journal, JournalFailed, Manifest
 from provider.leases.ledger import Ledger, LedgerUnreachable
 from provider.leases.manifest import ManifestGroup, Service, container_spec, deal, group_named, port_key
 from provider.leases.model import (
@@ -79,13 +79,13 @@ class Executor:
         self._groups: dict[tuple[str, str], ManifestGroup] = {}
         self._lock = threading.Lock()
 
-    def close(self) -> None:
-        """Wait for starts under way."""
-        self._starts.shutdown(wait=True, cancel_futures=True)
-        self._prepares.shutdown(wait=True, cancel_futures=True)
+    def close(self, *, wait: bool = True) -> None:
+        """Begin nothing more; with `wait`, wait for starts under way."""
+        self._starts.shutdown(wait=wait, cancel_futures=True)
+        self._prepares.shutdown(wait=wait, cancel_futures=True)
 
     def run(self, action: Action) -> None:
-        """Do it. Nothing but JournalFailed and bugs leave it."""
+        """Do it. Nothing but JournalFailed and broken assertions leave it: one odd lease must not end the daemon."""
         lease = action.lease
         try:
             self._do(action)
@@ -99,6 +99,14 @@ class Executor:
             self._failed(lease, StartFailed("start_failed", str(error)))
         except Rejected as error:
             self._refused(action, error)
+        except (AssertionError, JournalFailed):
+            raise
+        except Exception as error:
+            log.exception("an action failed unexpectedly", lease=lease, action=type(action).__name__)
+            if isinstance(action, Start):
+                self._failed(lease, StartFailed("start_failed", f"the provider cannot start this: {type(error).__name__}"))
+            else:
+                self._later(lease, repr(error))
 
     def group(self, lease: str) -> ManifestGroup | None:
         """What the lease runs, decoded once for each manifest."""

@@ -16,7 +16,7 @@ from marketplace.protocol.records import LeaseState
 from provider.leases.executor import Executor
 from provider.leases.journal import Journal
 from provider.leases.ledger import Ledger, LedgerUnreachable
-from provider.leases.model import Action, Entry, Note, Wait, Wanted
+from provider.leases.model import Action, Entry, Note, Phase, Wait, Wanted
 from provider.leases.plan import Policy, plan
 from provider.runtime.port import Container, Runtime, Unknown
 
@@ -27,6 +27,9 @@ IDLE_LOOK_S: Final = 30.0
 """How often the engine is asked when the journal has no lease."""
 
 WORKERS: Final = 16
+
+STOP_S: Final = 5.0
+"""How long actions under way are waited for at the end; any of them may be repeated by the next daemon."""
 
 log = structlog.get_logger("provider.leases")
 
@@ -79,15 +82,18 @@ class Supervisor:
         self.started = True
         self._thread.start()
 
-    def stop(self) -> None:
-        """End; actions under way are waited for, leases are left as they are."""
+    def stop(self, patience_s: float = STOP_S) -> bool:
+        """End; leases are left as they are. False where an action is still under way after `patience_s`: it may be cut off."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self.executor.close()
+            drained = self._changed.wait_for(lambda: not self._busy, patience_s)
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(patience_s)
+        drained = drained and not self._thread.is_alive()
+        self._pool.shutdown(wait=drained, cancel_futures=True)
+        self.executor.close(wait=drained)
+        return drained
 
     def wake(self, lease: str = "", *, ask_ledger: bool = False) -> None:
         """Look at one lease, or at all, now; with `ask_ledger` ask the ledger again first."""
@@ -257,6 +263,7 @@ class Supervisor:
         finally:
             with self._changed:
                 self._busy.discard(action.lease)
+                self._changed.notify_all()
                 self._done_at[action.lease] = time.monotonic_ns()
                 if self.journal.get(action.lease) is None:
                     self._done_at.pop(action.lease, None)
@@ -270,8 +277,5 @@ class Supervisor:
         wanted = self.ledger.lease(lease)
         if wanted is None:
             return None
-        return self.journal.add(Entry(lease=lease, wanted=wanted, first_seen_ms=self.ledger.now_ms()))
-
-    def believe(self, wanted: Wanted) -> None:
-        """Take a fresh answer of the ledger about one lease."""
-        self._update(wanted.lease, wanted, time.monotonic_ns())
+        phase = Phase.CLOSED if wanted.state is LeaseState.CLOSED else Phase.WAITING_MANIFEST
+        return self.journal.add(Entry(lease=lease, wanted=wanted, first_seen_ms=self.ledger.now_ms(), phase=phase))

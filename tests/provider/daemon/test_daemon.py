@@ -7,7 +7,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.processes import Program, User, clear_engine, development_node, eventually, provider
+from tests.processes import Program, User, development_node, eventually, provider
 from tests.provider.daemon.tenant import WEB, Tenant, answer, seed_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.process]
@@ -61,7 +61,7 @@ def test_from_match_to_release_through_kill(tmp_path: Path, node: str, docker_ur
             tenant.close_deployment()
             eventually(lambda: tenant.node.lease(lease)["released"], "the release")
             eventually(lambda: not container_ids(docker_url, address), "the containers to be gone")
-            assert again.stop() == 0
+            assert again.stop(signal.SIGINT) == 0
 
 
 def status_host(tenant: Tenant, lease: str) -> str:
@@ -111,7 +111,7 @@ def test_the_node_may_go_and_come(tmp_path: Path, docker_url: str, test_image: s
 
 
 def test_mistakes_of_the_operator_are_answered(tmp_path: Path, node: str, docker_url: str) -> None:
-    """No engine, a taken port, a second daemon, a wrong price file: one clear line, its exit code, no traceback."""
+    """No engine, a taken port, a second daemon, a wrong price file, a full disk: one clear line, its exit code, no traceback."""
     with provider(tmp_path, node, docker_url) as (program, _):
         listen = program.line("ready ").split()[1].removeprefix("https://")
         other = User(tmp_path / "other", node)
@@ -132,28 +132,9 @@ def test_mistakes_of_the_operator_are_answered(tmp_path: Path, node: str, docker
             done = user.run(*arguments)
             assert (done.returncode, says in done.stderr) == (code, True), (arguments, done.returncode, done.stderr)
             assert "Traceback" not in done.stderr
+        limited = ("bash", "-c", 'trap "" XFSZ; ulimit -f 4; exec "$@"', "limited")
+        with Program([*base, "--listen", "127.0.0.1:0"], other.home, prefix=limited) as full:
+            assert full.wait() == 1, full.stderr
+        assert "make room" in full.stderr
+        assert "Traceback" not in full.stderr
         assert program.process.poll() is None
-
-
-def test_a_full_disk_is_one_clear_line(tmp_path: Path, node: str, docker_url: str) -> None:
-    """A home that cannot be written ends the start with what to do, and no traceback."""
-    user = User(tmp_path / "full", node)
-    user.key("provider")
-    limited = ("bash", "-c", 'trap "" XFSZ; ulimit -f 4; exec "$@"', "limited")
-    arguments = ["provider", "start", "--node", node, "--from", "provider", "--docker", docker_url, "--listen", "127.0.0.1:0"]
-    with Program(arguments, user.home, prefix=limited) as program:
-        assert program.wait() == 1, program.stderr
-    assert "make room" in program.stderr
-    assert "Traceback" not in program.stderr
-    clear_engine(docker_url, str(user.json("keys", "show", "provider")["address"]))
-
-
-def test_interrupt_ends_it_and_leases_run_on(tmp_path: Path, node: str, docker_url: str, test_image: str) -> None:
-    """Ctrl-C ends the daemon with 0; the container of its lease goes on answering."""
-    with Tenant(node, seed_of(tmp_path, "tenant")) as tenant, provider(tmp_path, node, docker_url) as (program, _):
-        lease, manifest = tenant.deploy(WEB.format(image=test_image))
-        with tenant.gateway(lease) as gateway:
-            gateway.put_manifest(lease, manifest)
-        status = tenant.until_running(lease)
-        assert program.stop(signal.SIGINT) == 0
-        assert "hello from gpubid" in answer(status)
