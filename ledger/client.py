@@ -5,8 +5,9 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from enum import IntEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from ledger.protocol import keys
 from ledger.protocol.block import Receipt
@@ -81,6 +82,14 @@ def is_ambiguous(error: Exception) -> bool:
     return getattr(error, "exit_code", None) == 7 or getattr(error, "status", None) in _RETRY_STATUS or isinstance(error, OSError)
 
 
+def code_of(number: int) -> IntEnum:
+    """The ledger's code of that number, or one made for a module's."""
+    if number in Code._value2member_map_:
+        return Code(number)
+    made: Any = IntEnum("ModuleCode", {f"CODE_{number}": number})
+    return made(number)  # type: ignore[no-any-return]
+
+
 class Sender:
     """Signs and sends for one account. `principal` is the account acted for, the key's own by default."""
 
@@ -145,6 +154,8 @@ class Sender:
                 self._forget(id)
                 raise
             self._forget(id)
+            if receipt.code:
+                raise Rejected(code_of(receipt.code), receipt.detail)
             return receipt
 
     def _forget(self, id: str) -> None:

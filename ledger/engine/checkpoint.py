@@ -116,12 +116,11 @@ class Checkpoints:
         if child:
             self._child = child
             return
-        # In the child: nothing but encoding and writing, then out, whatever happens. The ledger's lock must not
-        # live on in here if the parent dies.
+        # In the child: nothing but encoding and writing, then out, whatever happens. Neither the ledger's lock nor
+        # a socket that listens may live on in here if the parent dies.
         status = 1
         try:
-            if self._log.lock_descriptor is not None:
-                os.close(self._log.lock_descriptor)
+            os.closerange(3, 65_536)
             os.nice(10)
             write_durably(path, _sealed(machine))
             status = 0

@@ -21,6 +21,7 @@ from ledger.engine.clock import Clock, SystemClock
 from ledger.engine.errors import EngineBusy, Indeterminate
 from ledger.engine.export import write_export
 from ledger.engine.log import Log, StoredBlock
+from ledger.engine.rate import Rate
 from ledger.engine.verifying import Verifying
 from ledger.machine.machine import Machine
 from ledger.machine.module import Module
@@ -32,8 +33,17 @@ from ledger.protocol.transaction import Signed
 MAX_QUEUE: Final = 20_000
 """Transactions that wait; more are refused with `EngineBusy`."""
 
+MAX_QUEUE_BYTES: Final = 64 * 1024 * 1024
+"""The same in bytes: transactions may be large."""
+
 BLOCK_TRANSACTIONS: Final = 1_000
 """Most transactions of a block."""
+
+BLOCK_BYTES: Final = 4 * 1024 * 1024
+"""Most bytes of a block's transactions."""
+
+_REPEATS: Final = frozenset({Code.ALREADY_APPLIED, Code.EXPIRED, Code.BAD_SEQUENCE})
+"""Refusals that a transaction gets which was applied before: a repeat is answered with its first result."""
 
 _log = structlog.get_logger()
 
@@ -52,10 +62,12 @@ class Engine:
         self._state = threading.RLock()
         self._work = threading.Condition()
         self._queue: deque[tuple[Signed, Future[Receipt]]] = deque()
+        self._queue_bytes = 0
         self._subscribers: list[Callable[[StoredBlock], None]] = []
         self._verifying = Verifying()
         self._checkpoints = Checkpoints(log)
         self._closing = False
+        self._head = machine.head
         self._failure: BaseException | None = None
         # The wall clock is read once: afterwards block time follows the monotonic clock, whatever happens to the wall's.
         self._anchor_ms = max(machine.head.time_ms, clock.wall_ms()) - clock.monotonic_ms()
@@ -76,6 +88,8 @@ class Engine:
         `url` is `sqlite:///absolute/path` or `postgresql://…`. LedgerLocked, LedgerMissing, WrongChain and
         LedgerDamaged say why not. `on_fatal` is called on the writer's thread when the engine ends by an error.
         """
+        if not __debug__:
+            raise RuntimeError("the ledger relies on its assertions: start without -O and PYTHONOPTIMIZE")
         log = Log(url)
         try:
             machine = open_machine(log, genesis, modules)
@@ -92,12 +106,11 @@ class Engine:
     @property
     def head(self) -> Header:
         """Header of the newest committed block."""
-        with self._state:
-            return self.machine.head
+        return self._head
 
     def now_ms(self) -> int:
         """Block time as it would be now, in ms."""
-        return max(self.machine.head.time_ms, self._anchor_ms + self._clock.monotonic_ms())
+        return max(self._head.time_ms, self._anchor_ms + self._clock.monotonic_ms())
 
     # Transactions in.
 
@@ -123,11 +136,12 @@ class Engine:
         with self._work:
             if self._failure is not None or self._closing:
                 error: Exception | None = Indeterminate("the ledger has stopped")
-            elif len(self._queue) + len(taken) > MAX_QUEUE:
+            elif len(self._queue) + len(taken) > MAX_QUEUE or self._queue_bytes > MAX_QUEUE_BYTES:
                 error = EngineBusy(f"{len(self._queue)} transactions wait")
             else:
                 error = None
                 self._queue.extend(taken)
+                self._queue_bytes += sum(len(signed.raw) for signed, _ in taken)
                 self._work.notify()
         if error is not None:
             for _, future in taken:
@@ -175,11 +189,21 @@ class Engine:
                 self._work.wait(pause)
             if not self._queue and self._closing:
                 return None
-            return [self._queue.popleft() for _ in range(min(len(self._queue), BLOCK_TRANSACTIONS))]
+            taken: list[tuple[Signed, Future[Receipt]]] = []
+            size = 0
+            while self._queue and len(taken) < BLOCK_TRANSACTIONS and size < BLOCK_BYTES:
+                entry = self._queue.popleft()
+                size += len(entry[0].raw)
+                # From here on a future cannot be cancelled: its answer will be set, by this thread alone.
+                if entry[1].set_running_or_notify_cancel():
+                    taken.append(entry)
+            self._queue_bytes -= size
+            return taken
 
     def _pause_s(self) -> float | None:
         due = self.machine.next_due()
-        return None if due is None else min((due - self.now_ms()) / 1000, 3600.0)
+        # A second at most: the condition's clock stands still while the machine sleeps, ours does not.
+        return None if due is None else min((due - self.now_ms()) / 1000, 1.0)
 
     def _is_due(self) -> bool:
         due = self.machine.next_due()
@@ -226,14 +250,16 @@ class Engine:
 
     def _apply(self, entries: Sequence[Entry]) -> tuple[list[Entry], StoredBlock] | None:
         """Choose, apply and commit; None where there is nothing to do."""
-        time_ms = max(self.machine.head.time_ms + 1, self.now_ms())
+        time_ms = max(self._head.time_ms + 1, self.now_ms())
         chosen: dict[str, Entry] = {}
+        rate = Rate(self.machine, time_ms)
         for signed, futures in entries:
             if signed.id in chosen:
                 chosen[signed.id][1].extend(futures)
                 continue
             try:
                 self.machine.check(signed, time_ms)
+                rate.take(signed.transaction.principal)
             except Rejected as refusal:
                 self._refused(signed, futures, refusal)
             else:
@@ -243,11 +269,12 @@ class Engine:
         result = self.machine.apply_block(time_ms, [signed for signed, _ in chosen.values()], verified=True)
         stored = StoredBlock(raws=[signed.raw for signed, _ in chosen.values()], result=result)
         self._store.append(stored)
+        self._head = result.header
         return list(chosen.values()), stored
 
     def _refused(self, signed: Signed, futures: "Sequence[Future[Receipt]]", refusal: Rejected) -> None:
-        """Answer what no block takes; a repeat gets the first result."""
-        if refusal.code is Code.ALREADY_APPLIED:
+        """Answer what no block takes; a repeat gets the first result, also when it has expired meanwhile."""
+        if refusal.code in _REPEATS:
             first = self.machine.receipt_of(signed.id) or self._store.receipt(signed.id)
             if first is not None:
                 for future in futures:
@@ -257,13 +284,13 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         """The engine is over: nobody is left waiting, and the owner is told."""
-        _log.error("the ledger stops", error=repr(error), height=self.machine.head.height)
+        _log.error("the ledger stops", error=repr(error), height=self._head.height)
         with self._work:
             self._failure = error
             left = list(self._queue)
             self._queue.clear()
         for _, future in left:
-            if not future.done():
+            if future.set_running_or_notify_cancel():
                 future.set_exception(Indeterminate("the ledger has stopped"))
         if self._on_fatal is not None:
             self._on_fatal(error)
@@ -289,7 +316,8 @@ class Engine:
     def receipt(self, tx_id: str) -> Receipt | None:
         """The first result of a transaction, however old."""
         with self._state:
-            found = self.machine.receipt_of(tx_id)
+            # After a failure memory may hold a block that was not committed; the log does not.
+            found = self.machine.receipt_of(tx_id) if self._failure is None else None
         return found or self._store.receipt(tx_id)
 
     def events(self, height: int) -> list[Event]:
@@ -318,7 +346,8 @@ class Engine:
                 return
             self._closing = True
             self._work.notify()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
         self._checkpoints.close(None if self._failure is not None else self.machine)
         self._store.close()
 

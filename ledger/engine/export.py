@@ -60,9 +60,7 @@ def write_export(log: Log, genesis: Genesis, height: int, path: Path) -> None:
     last = genesis.hash
     with path.open("wb") as out:
         out.write(encode(_First(format=FORMAT, genesis=genesis)) + b"\n")
-        for block in log.all_blocks():
-            if block.header.height > height:
-                break
+        for block in log.all_blocks(last=height):
             out.write(encode(_Line(header=block.header, transactions=[msgspec.Raw(raw) for raw in block.raws])) + b"\n")
             last = block.header.hash
         out.write(encode(_Last(hash=last, height=height)) + b"\n")

@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from ledger.engine.errors import LedgerDamaged, LedgerLocked
 from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
+from ledger.protocol.errors import Code
 
 _METADATA: Final = sa.MetaData()
 META: Final = sa.Table(
@@ -147,11 +148,6 @@ class Log:
         if self._lock_file is not None:
             self._lock_file.close()
 
-    @property
-    def lock_descriptor(self) -> int | None:
-        """The file descriptor that holds the lock, for a child that must not keep it."""
-        return None if self._lock_file is None else self._lock_file.fileno()
-
     # Meta.
 
     def meta(self, name: str) -> bytes | None:
@@ -162,9 +158,9 @@ class Log:
 
     def set_meta(self, name: str, value: bytes) -> None:
         """Store a fact, replacing an earlier one."""
+        upsert = sa.text("INSERT INTO meta (name, value) VALUES (:n, :v) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(META).where(META.c.name == name))
-            connection.execute(sa.insert(META).values(name=name, value=value))
+            connection.execute(upsert, {"n": name, "v": value})
 
     # Blocks.
 
@@ -202,28 +198,34 @@ class Log:
         with self._engine.connect() as connection:
             return [_read(*row) for row in connection.execute(query)]
 
-    def all_blocks(self, first: int = 1, page: int = 200) -> Iterator[StoredBlock]:
-        """Every block from `first` on; LedgerDamaged where one is missing."""
+    def all_blocks(self, first: int = 1, last: int | None = None, page: int = 200) -> Iterator[StoredBlock]:
+        """Every block from `first` to `last` (the newest there is now); LedgerDamaged where one is missing."""
+        last = self.height() if last is None else last
         height = first
-        while found := self.blocks(height, page):
+        while height <= last:
+            found = self.blocks(height, min(page, last - height + 1))
+            if not found:
+                raise LedgerDamaged(height, "the block is missing")
             for block in found:
                 if block.header.height != height:
                     raise LedgerDamaged(height, "the block is missing")
                 yield block
                 height += 1
-        if self.height() >= height:
-            raise LedgerDamaged(height, "the block is missing")
 
     def receipt(self, tx_id: str) -> Receipt | None:
         """The first result of a transaction, however old."""
         query = sa.select(TRANSACTIONS.c.height, TRANSACTIONS.c.position).where(TRANSACTIONS.c.prefix == prefix_of(tx_id))
         with self._engine.connect() as connection:
             places = sorted((int(row[0]), int(row[1])) for row in connection.execute(query))
+        limited = None
         for height, position in places:
             block = self.block(height)
             if block is not None and block.result.receipts[position].id == tx_id:
-                return block.result.receipts[position]
-        return None
+                receipt = block.result.receipts[position]
+                if receipt.code != Code.RATE_LIMITED:
+                    return receipt
+                limited = receipt  # no last word: the same bytes may come again
+        return limited
 
     # Checkpoints.
 
@@ -277,8 +279,3 @@ def _read(height: int, hash_: str, header: bytes, raws: bytes, results: bytes) -
         raise LedgerDamaged(height, "the results are not those of the header")
     result = BlockResult(header=found, receipts=stored.receipts, begin_events=stored.begin, end_events=stored.end)
     return StoredBlock(raws=transactions, result=result)
-
-
-def raws_of(transactions: Sequence[Any]) -> list[bytes]:
-    """The signed bytes of transactions."""
-    return [signed.raw for signed in transactions]

@@ -67,9 +67,15 @@ class Verifying:
         if len(batch) <= INLINE or not self._count:
             self._sent = [(None, batch)]
             return
-        while len(self._workers) < self._count:
-            self._workers.append(_Worker())
-        size = -(-len(batch) // self._count)
+        try:
+            while len(self._workers) < self._count:
+                self._workers.append(_Worker())
+        except OSError:
+            # No process to be had now: what no worker takes is checked here.
+            if not self._workers:
+                self._sent = [(None, batch)]
+                return
+        size = -(-len(batch) // len(self._workers))
         for number, worker in enumerate(list(self._workers)):
             chunk = batch[number * size : (number + 1) * size]
             if worker.send(chunk):

@@ -189,7 +189,8 @@ class Machine:
             code, detail = int(refusal.code), refusal.detail
             ctx.events = []
         receipt = Receipt(id=signed.id, height=ctx.height, index=index, code=code, events=tuple(ctx.events), detail=detail)
-        if remember:
+        # A full bucket is no last word: the same bytes may be sent again, as the answer says.
+        if remember and code != Code.RATE_LIMITED:
             self._remembered.add(signed.id, transaction.valid_until, receipt)
         return receipt
 
