@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from ledger.protocol import keys
 from ledger.protocol.block import Receipt
@@ -86,8 +86,8 @@ def code_of(number: int) -> IntEnum:
     """The ledger's code of that number, or one made for a module's."""
     if number in Code._value2member_map_:
         return Code(number)
-    made: Any = IntEnum("ModuleCode", {f"CODE_{number}": number})
-    return made(number)  # type: ignore[no-any-return]
+    kind: Any = IntEnum
+    return cast(IntEnum, kind("ModuleCode", {f"CODE_{number}": number})(number))
 
 
 class Sender:
