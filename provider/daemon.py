@@ -273,7 +273,7 @@ class Daemon:
             for close in closers:
                 close()
             for thread in threads:
-                thread.join(2)
+                thread.join(0.5)  # one that waits for news in a read does not hear of it; it holds nothing
 
     def _again(self, follow: Callable[[], None], supervisor: Supervisor) -> None:
         """Follow a stream; whenever it ends, look at everything and follow it anew."""
