@@ -124,6 +124,18 @@ class Attested(Event, frozen=True, tag="Attested"):
 
 
 MARKET_EVENTS = (
-    ProviderChanged, BidPut, BidGone, DeploymentOpened, DeploymentUpdated, DeploymentEnded, OrderOpened, OrderWaiting,
-    OrderEnded, LeaseMatched, LeaseChanged, LeaseEnded, LeaseReleased, Attested,
+    ProviderChanged,
+    BidPut,
+    BidGone,
+    DeploymentOpened,
+    DeploymentUpdated,
+    DeploymentEnded,
+    OrderOpened,
+    OrderWaiting,
+    OrderEnded,
+    LeaseMatched,
+    LeaseChanged,
+    LeaseEnded,
+    LeaseReleased,
+    Attested,
 )

@@ -165,6 +165,21 @@ class Retract(Message, frozen=True, tag="Retract"):
 
 
 MARKET_MESSAGES: Final[tuple[type[Message], ...]] = (
-    RegisterProvider, RegisterHost, PutBid, CancelBid, Heartbeat, ReportActive, ReportDown, ReportUp, Release, CloseLease,
-    CreateDeployment, UpdateDeployment, TakeBid, CloseDeployment, CloseGroup, Attest, Retract,
+    RegisterProvider,
+    RegisterHost,
+    PutBid,
+    CancelBid,
+    Heartbeat,
+    ReportActive,
+    ReportDown,
+    ReportUp,
+    Release,
+    CloseLease,
+    CreateDeployment,
+    UpdateDeployment,
+    TakeBid,
+    CloseDeployment,
+    CloseGroup,
+    Attest,
+    Retract,
 )
