@@ -7,7 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.processes import Program, User, development_node
+from tests.marketplace.cli.typist import Typist
+from tests.marketplace.node.listening import listening
+from tests.processes import Program
 
 pytestmark = pytest.mark.process
 
@@ -15,8 +17,8 @@ pytestmark = pytest.mark.process
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a node of a new development chain."""
-    with development_node(tmp_path_factory.mktemp("node")) as (_, url):
-        yield url
+    with listening(tmp_path_factory.mktemp("node")) as live:
+        yield live.url
 
 
 def _serve(home: Path, node: str, *arguments: str) -> Program:
@@ -26,7 +28,7 @@ def _serve(home: Path, node: str, *arguments: str) -> Program:
 def test_it_starts_serves_and_ends(node: str, tmp_path: Path) -> None:
     """It makes a key that only its owner reads, keeps it, serves with it alone, and leaves with 0 on either signal."""
     home = tmp_path / "home"
-    owner = User(home, node).key()
+    owner = Typist(home, node).key()
     keys = []
     for number in (signal.SIGTERM, signal.SIGINT):
         with _serve(home, node) as program:
@@ -49,7 +51,7 @@ def test_it_starts_serves_and_ends(node: str, tmp_path: Path) -> None:
 def test_what_keeps_it_from_starting(node: str, tmp_path: Path) -> None:
     """A second one on the home, a taken port, an open address, no key, a key file that others read: each says what to do."""
     home = tmp_path / "home"
-    user = User(home, node)
+    user = Typist(home, node)
     nobody = user.run("tenant", "serve", "--listen", "127.0.0.1:0")
     assert nobody.returncode == 3
     assert "gpubid keys add" in nobody.stderr
@@ -59,7 +61,7 @@ def test_what_keeps_it_from_starting(node: str, tmp_path: Path) -> None:
         second = user.run("tenant", "serve", "--listen", "127.0.0.1:0")
         assert second.returncode == 5
         assert "another gateway" in second.stderr
-        other = User(tmp_path / "other", node)
+        other = Typist(tmp_path / "other", node)
         other.key()
         taken = other.run("tenant", "serve", "--listen", address)
         assert taken.returncode == 5
@@ -77,7 +79,7 @@ def test_what_keeps_it_from_starting(node: str, tmp_path: Path) -> None:
 def test_it_starts_without_a_node(tmp_path: Path) -> None:
     """Without a node it is alive but not ready, and says so on every route that needs one."""
     home = tmp_path / "home"
-    User(home).key()
+    Typist(home).key()
     with _serve(home, "http://127.0.0.1:1") as program:
         url = program.line("ready ").split()[1]
         headers = {"authorization": f"Bearer {(home / 'tenant' / 'api.key').read_text().strip()}"}

@@ -1,5 +1,6 @@
 """The REST gateway end to end: real node, real provider, real containers."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ import httpx
 import msgspec
 import pytest
 
-from tests.processes import Program, User, development_node, eventually, provider
+from tests.marketplace.cli.typist import Typist
+from tests.processes import Program, development_node, eventually, provider
 from tests.tenant.api.gateway_story import sdl
 
 pytestmark = [pytest.mark.docker, pytest.mark.process, pytest.mark.slow]
@@ -26,7 +28,7 @@ class Client:
 
     http: httpx.Client
     program: Program
-    user: User
+    user: Typist
     node: str
 
     def post(self, body: str, key: str) -> httpx.Response:
@@ -48,22 +50,33 @@ class Client:
         return found if found["phase"] == phase else None
 
 
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory, docker_url: str, test_image: str) -> Iterator[Client]:
+@contextlib.contextmanager
+def serving(folder: Path, docker_url: str) -> Iterator[Client]:
     """A node, a provider and a gateway, each a process of its own."""
-    folder = tmp_path_factory.mktemp("real")
     with development_node(folder) as (_, node), provider(folder, node, docker_url):
-        user = User(folder / "tenant", node)
+        user = Typist(folder / "tenant", node)
         user.key()
         user.ok("account", "faucet")
-        with Program(["tenant", "serve", "--node", node, "--listen", "127.0.0.1:0"], folder / "tenant") as program:
+        with Program(_command(node), folder / "tenant") as program:
             url = program.line("ready ").split()[1]
-            key = (folder / "tenant" / "tenant" / "api.key").read_text().strip()
-            with httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=60) as http:
+            with httpx.Client(base_url=url, headers=_headers(folder / "tenant"), timeout=60) as http:
                 yield Client(http, program, user, node)
 
 
-def test_from_a_request_to_an_answering_service(client: Client, tmp_path: Path) -> None:
+def _command(node: str) -> list[str]:
+    return ["tenant", "serve", "--node", node, "--listen", "127.0.0.1:0"]
+
+
+def test_the_whole_road(tmp_path: Path, docker_url: str, test_image: str) -> None:
+    """A request becomes an answering service and an exact bill; a bad image costs nothing; kill -9 loses nothing."""
+    # One test, so that one market serves all of it wherever it runs.
+    with serving(tmp_path, docker_url) as client:
+        from_a_request_to_an_answering_service(client)
+        an_image_that_does_not_exist(client)
+        killed_and_started_again_it_goes_on(client, tmp_path / "other")
+
+
+def from_a_request_to_an_answering_service(client: Client) -> None:
     """POST makes a running container that answers; its log streams; DELETE gives the exact bill; a repeat makes nothing."""
     before = int(client.user.json("account", "show")["balances"]["ucredit"])
     made = client.post(sdl().replace("expose:", SAYS), "one")
@@ -88,7 +101,7 @@ def test_from_a_request_to_an_answering_service(client: Client, tmp_path: Path) 
     assert client.http.get(f"/v1/deployments/{dseq}").json()["phase"] == "closed"
 
 
-def test_an_image_that_does_not_exist(client: Client) -> None:
+def an_image_that_does_not_exist(client: Client) -> None:
     """A file whose image cannot be had fails with the provider's reason; the deployment can be closed and costs no time."""
     made = client.post(sdl().replace("gpubid/busybox:test", "gpubid/no-such-image:none"), "two")
     assert made.status_code == 201, made.text
@@ -98,13 +111,12 @@ def test_an_image_that_does_not_exist(client: Client) -> None:
     assert int(bill["paid"]) == 0
 
 
-def test_killed_and_started_again_it_goes_on(client: Client, tmp_path: Path, docker_url: str) -> None:
+def killed_and_started_again_it_goes_on(client: Client, home: Path) -> None:
     """A gateway killed right after it answered carries the deployment on when it comes back; it ends with a reader waiting."""
-    home = tmp_path / "home"
-    user = User(home, client.node)
+    user = Typist(home, client.node)
     user.key()
     user.ok("account", "faucet")
-    command = ["tenant", "serve", "--node", client.node, "--listen", "127.0.0.1:0"]
+    command = _command(client.node)
     body = sdl().replace("expose:", SAYS)
     with Program(command, home) as first:
         dseq = _ask(first, home, body).json()["dseq"]
