@@ -163,6 +163,8 @@ def exec_(id: str, command: tuple[str, ...], service: str, replica: int, use_std
 
 def _only_service(found: dict[str, Any]) -> str:
     names = list(found["services"])
+    if not names:
+        raise CommandFailed(f"nothing runs in the lease: it is {found['phase']}", Exit.CONFLICT, fix="see gpubid lease list")
     if len(names) != 1:
         raise CommandFailed(f"the lease has {len(names)} services", Exit.USAGE, fix=f"give --service, one of: {', '.join(names)}")
     return str(names[0])

@@ -155,9 +155,10 @@ class Deployer:
                 phase = str(status["phase"])
                 if phase == "running":
                     return status
-                if phase != said:
-                    progress(phase)
-                    said = phase
+                words = f"{phase}: {status['error']}" if status.get("error") else phase
+                if words != said and phase not in ENDED:
+                    progress(words)
+                    said = words
                 if phase in ENDED:
                     raise self._not_running(lease, status)
                 if time.monotonic() > deadline:
@@ -172,16 +173,16 @@ class Deployer:
         """What the gateway says now; what the ledger says of the lease where the gateway does not answer."""
         try:
             return gateway.status(lease["id"])
-        except GatewayUnreachable as error:
-            silent = {"phase": "unreachable", "error": str(error)}
-        except GatewayError as error:
-            if error.status != 503:
+        except (GatewayUnreachable, GatewayError) as error:
+            # 503 is a gateway that cannot see the ledger or its engine; 404 may be one that has forgotten what is over.
+            if isinstance(error, GatewayError) and error.status not in (404, 503):
                 raise
-            silent = {"phase": "unreachable", "error": str(error)}
-        with contextlib.suppress(ApiError, Unreachable):
-            if self.node.lease(lease["id"])["state"] == "closed":
-                return {"phase": "closed", "error": ""}
-        return silent
+            with contextlib.suppress(ApiError, Unreachable):
+                if self.node.lease(lease["id"])["state"] == "closed":
+                    return {"phase": "closed", "error": ""}
+            if isinstance(error, GatewayError) and error.status == 404:
+                raise
+            return {"phase": "unreachable", "error": str(error)}
 
     def _not_running(self, lease: Json, status: Json) -> NotRunning:
         reason = str(status.get("error") or "")

@@ -1,0 +1,233 @@
+"""A tenant's commands against a real market: files in, containers out, exact bills; and every mistake answered."""
+
+import json
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.processes import Program, User, eventually
+from tests.tenant.real.conftest import Market, Tenant
+
+pytestmark = [pytest.mark.docker, pytest.mark.process]
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "tenant" / "examples"
+WEB = str(EXAMPLES / "web.yaml")
+SIMULATED = str(EXAMPLES / "gpu-simulated.yaml")
+PATIENT = ("--timeout", "280")
+
+
+def balance(user: User) -> int:
+    """What a user has, in micro-credits."""
+    return int(user.json("account", "show")["balances"]["ucredit"])
+
+
+def fetch(status: dict[str, Any]) -> str:
+    """What the first published port answers."""
+    port = next(port for service in status["services"].values() for port in service["ports"])
+
+    def probe() -> str | None:
+        try:
+            return httpx.get(f"http://{port['host']}:{port['host_port']}/", timeout=20, trust_env=False).text
+        except httpx.HTTPError:
+            return None
+
+    return eventually(probe, "the service to answer")
+
+
+def variant(folder: Path, name: str, *changes: tuple[str, str], of: str = WEB) -> str:
+    """A file like the example, with some texts changed."""
+    text = Path(of).read_text()
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_from_file_to_bill(market: Market) -> None:
+    """Deploy, fetch, read logs, follow them until Ctrl-C, run a command, look in every form, close: the bill is exact."""
+    user = market.tenant()
+    before = balance(user)
+    deployed = user.json("deploy", WEB, *PATIENT, timeout_s=300)
+    (lease,) = deployed["leases"]
+    id, dseq = lease["id"], str(deployed["dseq"])
+    assert lease["status"]["phase"] == "running"
+    assert "hello from gpubid" in fetch(lease["status"])
+
+    assert "serving on port 8080" in user.ok("lease", "logs", dseq)
+    settings = {"GPUBID_NODE": market.node}
+    with Program(["lease", "logs", id, "--follow"], user.home, **settings) as following:
+        following.line("serving on port 8080", 120)
+        assert following.stop(signal.SIGINT) == 130
+        assert "Traceback" not in following.stderr
+    ran = user.run("lease", "exec", dseq, "-i", "--", "/bin/sh", "-c", "cat; echo oops >&2; exit 42", stdin="typed")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (42, "typed", "oops\n")
+    shell = user.run("lease", "shell", dseq, stdin="echo $((40 + 2)) inside; exit 5\n")
+    assert shell.returncode == 5, shell.stderr
+    assert "42 inside" in shell.stdout
+
+    assert [item["id"] for item in user.json("lease", "list")] == [id]
+    assert user.ok("lease", "list", "-o", "name").split() == [id]
+    assert [item["id"] for item in yaml.safe_load(user.ok("lease", "list", "-o", "yaml"))] == [id]
+    table = user.ok("lease", "list")
+    assert dseq in table
+    assert market.provider in table
+    assert user.json("lease", "show", dseq)["id"] == id
+    assert yaml.safe_load(user.ok("lease", "status", dseq, "-o", "yaml"))["phase"] == "running"
+    assert user.ok("lease", "show", id, "-o", "name").strip() == id
+    assert "8080" in user.ok("lease", "status", id)
+    assert "credits/h" in user.ok("lease", "show", id)
+    eventually(lambda: int(user.json("lease", "show", id)["cost"]) > 0, "the cost to tick")
+
+    bill = user.json("lease", "close", id, "--yes")
+    after = balance(user)
+    assert before - after == int(bill["paid"]) + int(bill["fees"]) > 0
+    purse = bill["purse"]
+    assert int(purse["deposited"]) == int(purse["paid"]) + int(purse["refunded"])
+    assert int(purse["paid"]) == before - after
+    assert int(user.json("lease", "show", id)["cost"]) == before - after
+    assert user.json("lease", "list") == []
+    again = user.run("lease", "close", dseq, "--yes")
+    assert again.returncode == 5, again.stderr
+    late = user.run("lease", "exec", id, "--", "true")
+    assert late.returncode == 5, late.stderr
+    assert "Traceback" not in again.stderr + late.stderr
+
+
+def test_simulated_devices_say_so(market: Market, tmp_path: Path) -> None:
+    """Simulated GPUs go only to a file that asks for them, and are called so wherever they are seen."""
+    user = market.tenant()
+    market.until_released()
+    assert "2/2×h100 (simulated)" in user.ok("market", "bids")
+    plain = variant(tmp_path, "plain.yaml", ('      attributes:\n        simulated: "true"\n', ""), of=SIMULATED)
+    waits = user.run("deploy", plain, "--timeout", "2")
+    assert waits.returncode == 6, waits.stderr
+    assert "h100" in waits.stderr
+    dseq = re.search(r"gpubid lease close (\d+)", waits.stderr)
+    assert dseq
+    assert user.json("lease", "close", dseq[1], "--yes")["paid"] == "0"
+
+    done = user.run("deploy", SIMULATED, *PATIENT, "-o", "json", timeout_s=300)
+    assert done.returncode == 0, done.stderr
+    assert "(simulated devices)" in done.stderr
+    (lease,) = json.loads(done.stdout)["leases"]
+    assert "2 simulated" in user.ok("lease", "list")
+    assert "2 simulated" in user.ok("lease", "show", lease["id"])
+    record = user.json("lease", "show", lease["id"])
+    assert record["simulated"] is True
+    assert len(record["devices"]) == 2
+    assert "0/2×h100 (simulated)" in user.ok("market", "bids")
+    log = user.ok("lease", "logs", lease["id"])
+    assert log.startswith("devices: ")
+    assert len(log.split("devices: ")[1].split()[0].split(",")) == 2
+    user.ok("lease", "close", lease["id"], "--yes")
+
+
+def test_bad_input_is_answered(market: Market, tmp_path: Path) -> None:
+    """Wrong files, names and amounts: an exit code, what is wrong and where, what to do; nothing is ordered."""
+    user, poor = market.tenant(), market.tenant(money=False)
+    odd = variant(tmp_path, "odd.yaml", ("    image: ", "    imagine: x\n    image: "))
+    cheap = variant(tmp_path, "cheap.yaml", ("amount: 100\n", "amount: 1\n"))
+    away = Tenant(user.home, "http://127.0.0.1:9")
+    cases: list[tuple[User, tuple[str, ...], int, tuple[str, ...]]] = [
+        (user, ("deploy", odd, "--strict"), 1, (f"{odd}:5:5", "imagine")),
+        (user, ("deploy", str(tmp_path / "none.yaml")), 2, ("none.yaml", "→")),
+        (user, ("deploy", WEB, "--deposit", "-1"), 2, ("not an amount",)),
+        (user, ("deploy", WEB, "--deposit", "100000"), 5, ("insufficient funds", "faucet")),
+        (poor, ("deploy", WEB), 3, ("account not found", "faucet")),
+        (user, ("quote", cheap), 1, ("nothing on offer fits",)),
+        (user, ("deploy", cheap, "--timeout", "1"), 6, ("price: 1", "limit 0.000588", "raise the limit", "gpubid lease close")),
+        (user, ("lease", "show", "12345"), 3, ("not found",)),
+        (user, ("lease", "close", "12345", "--yes"), 3, ("not found",)),
+        (user, ("lease", "logs", "nonsense"), 2, ("names no lease", "gpubid lease list")),
+        (user, ("lease", "exec", "12345"), 2, ("COMMAND",)),
+        (user, ("lease", "manifest", "0"), 2, ("DSEQ",)),
+        (away, ("deploy", WEB), 7, ("127.0.0.1:9", "gpubid node start")),
+        (away, ("lease", "list"), 7, ("127.0.0.1:9",)),
+    ]
+    for who, words, code, says in cases:
+        done = who.run(*words)
+        assert done.returncode == code, (words, done.returncode, done.stderr)
+        assert all(text in done.stderr for text in says), (words, done.stderr)
+        assert "Traceback" not in done.stderr
+    assert len(user.json("market", "orders", "--owner", user.json("keys", "show", "default")["address"])) == 1
+
+
+def test_containers_that_cannot_run(market: Market, tmp_path: Path) -> None:
+    """An image that does not exist, and a container that exits at once: exit 1 with the cause; nothing is paid."""
+    user = market.tenant()
+    before = balance(user)
+    ghost = variant(tmp_path, "ghost.yaml", ("gpubid/busybox:test", "127.0.0.1:9/ghost:none"))
+    brief = variant(tmp_path, "brief.yaml", ("exec httpd -f -vv -p 8080 -h /var/www", "exit 9"))
+    settings = {"GPUBID_NODE": market.node}
+    with (
+        Program(["deploy", *PATIENT, ghost], user.home, **settings) as missing,
+        Program(["deploy", *PATIENT, brief], user.home, **settings) as exits,
+    ):
+        assert missing.wait(300) == 1, missing.stderr
+        assert exits.wait(300) == 1, exits.stderr
+    assert re.search(r"does not run: .*(image|ghost)", missing.stderr), missing.stderr
+    assert re.search(r"does not run: .*exited with 9", exits.stderr), exits.stderr
+    for program in (missing, exits):
+        assert "Traceback" not in program.stderr
+        dseq = re.search(r"gpubid lease close (\d+) settles", program.stderr)
+        assert dseq, program.stderr
+        bill = user.json("lease", "close", dseq[1], "--yes")
+        assert bill["purse"]["paid"] == "0"
+    assert balance(user) == before
+
+
+def test_others_stay_out(market: Market) -> None:
+    """What runs in a lease is its owner's alone: another account is refused by market and gateway alike."""
+    owner, other = market.tenant(), market.tenant()
+    id = owner.json("deploy", WEB, *PATIENT, timeout_s=300)["leases"][0]["id"]
+    for words in (("logs", id), ("status", id), ("exec", id, "--", "true"), ("shell", id), ("close", id, "--yes")):
+        done = other.run("lease", *words)
+        assert done.returncode in (3, 4), (words, done.returncode, done.stderr)
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+    assert other.json("lease", "show", id)["id"] == id
+    owner.ok("lease", "close", id, "--yes")
+
+
+def test_an_interrupted_deploy_goes_on(market: Market) -> None:
+    """Ctrl-C in the middle of a deploy leaves what `lease manifest` carries to its end and `lease close` settles."""
+    user = market.tenant()
+    before = balance(user)
+    with Program(["deploy", *PATIENT, WEB], user.home, GPUBID_NODE=market.node) as program:
+        dseq = eventually(lambda: re.search(r"deployment (\d+): limit", program.stderr), "the deployment", 120)[1]
+        code = program.stop(signal.SIGINT)
+        assert code in (0, 130), program.stderr
+        assert "Traceback" not in program.stderr
+        if code == 130:
+            assert f"gpubid lease manifest {dseq}" in program.stderr
+    done = user.run("lease", "manifest", dseq, *PATIENT, "-o", "json", timeout_s=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["status"]["phase"] == "running"
+    assert user.run("lease", "manifest", dseq, "--file", SIMULATED).returncode == 1
+    bill = user.json("lease", "close", dseq, "--yes")
+    assert before - balance(user) == int(bill["purse"]["paid"])
+
+
+def test_a_provider_that_is_down(market: Market) -> None:
+    """With the provider's daemon killed a running lease is still shown, a new one says how to go on, and goes on."""
+    user = market.tenant()
+    market.kill_provider()
+    try:
+        done = user.run("deploy", WEB, "--timeout", "2")
+        assert done.returncode == 7, done.stderr
+        assert "does not answer" in done.stderr
+        dseq = re.search(r"gpubid lease manifest (\d+)", done.stderr)
+        assert dseq, done.stderr
+        assert user.json("lease", "show", dseq[1])["state"] == "matched"
+        assert user.run("lease", "logs", dseq[1]).returncode == 7
+    finally:
+        market.start_provider()
+    user.ok("lease", "manifest", dseq[1], *PATIENT, timeout_s=300)
+    assert int(user.json("lease", "close", dseq[1], "--yes")["purse"]["refunded"]) > 0
