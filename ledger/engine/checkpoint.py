@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from ledger.engine.errors import LedgerDamaged, LedgerMissing, WrongChain
-from ledger.engine.log import Log
+from ledger.engine.log import Log, head_mark
 from ledger.machine.machine import Machine
 from ledger.machine.module import Module
 from ledger.protocol.encoding import encode
@@ -35,20 +35,27 @@ def open_machine(log: Log, genesis: Genesis | None, modules: Sequence[Module]) -
     """The machine in the state of the newest committed block."""
     stored = log.meta("genesis")
     if stored is None:
+        if log.height() or log.committed() is not None:
+            raise LedgerDamaged(0, "there are blocks, but no genesis")
         if genesis is None:
-            raise LedgerMissing(log.url)
-        log.set_meta("genesis", encode(genesis))
+            raise LedgerMissing(log.where)
+        log.start(genesis)
         stored = encode(genesis)
     try:
         found = msgspec.json.decode(stored, type=Genesis)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LedgerDamaged(0, f"the genesis cannot be decoded: {error}") from None
+    if log.meta("genesis_hash") != found.hash.encode() or encode(found) != stored:
+        raise LedgerDamaged(0, "the genesis is not the one that was stored")
     if genesis is not None and genesis.hash != found.hash:
-        raise WrongChain(log.url, found.chain_id, genesis.chain_id)
-    owner = int.from_bytes(log.meta("owner") or b"\0", "big") + 1
-    log.set_meta("owner", owner.to_bytes(8, "big"))
+        raise WrongChain(log.where, found.chain_id, genesis.chain_id)
     machine = _from_checkpoint(log, found, modules) or Machine(found, modules)
     replay(machine, log)
+    height = machine.head.height
+    if log.committed() != head_mark(height, machine.head.hash if height else found.hash):
+        raise LedgerDamaged(height, "the newest block is not the one that was committed last")
+    owner = int.from_bytes(log.meta("owner") or b"\0", "big") + 1
+    log.set_meta("owner", (owner % 2**63).to_bytes(8, "big"))
     return machine
 
 
@@ -67,8 +74,8 @@ def _from_checkpoint(log: Log, genesis: Genesis, modules: Sequence[Module]) -> M
     height = machine.head.height
     block = log.block(height)
     if height and (block is None or block.header != machine.head):
-        _log.warning("the checkpoint is not of this log; replaying the log", height=height)
-        return None
+        # Its hash and its root are good: the log has lost what was committed, or another chain's file was put here.
+        raise LedgerDamaged(height, "the log does not have the block of the checkpoint beside it")
     return machine
 
 

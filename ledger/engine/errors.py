@@ -44,6 +44,17 @@ class LedgerDamaged(Exception):
         self.fix = "restore the database from a backup or from another node's export; nothing was changed"
 
 
+class LedgerUnavailable(Exception):
+    """The database is there, perhaps, but cannot be used now: away, full, or not ours to write."""
+
+    exit_code = 7
+    retry = True
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(f"{where} cannot be used: {what}")
+        self.fix = "see that the database runs, that its disk has room, and that this user may write there"
+
+
 class WrongChain(Exception):
     """The database holds another chain than the genesis that was given."""
 

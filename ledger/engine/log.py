@@ -16,9 +16,11 @@ import msgspec
 import sqlalchemy as sa
 
 from ledger.engine.errors import LedgerDamaged, LedgerLocked
+from ledger.engine.faults import translated
 from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code
+from ledger.protocol.genesis import Genesis
 
 _METADATA: Final = sa.MetaData()
 META: Final = sa.Table(
@@ -50,6 +52,13 @@ CHECKPOINTS: Final = sa.Table(
 )
 _ADVISORY: Final = 0x677075626964
 """Number of the advisory lock on PostgreSQL: "gpubid"."""
+
+_OWNER: Final = """
+    SELECT application_name || ' at ' || coalesce(host(client_addr), 'this machine')
+    FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE locktype = 'advisory' AND classid::bigint = :high AND objid::bigint = :low AND granted
+      AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 class StoredResults(msgspec.Struct, frozen=True):
@@ -89,6 +98,7 @@ class Log:
         self._lock_connection: sa.Connection | None = None
         self.path: Path | None = None
         parsed = sa.make_url(url)
+        self.where = parsed.render_as_string(hide_password=True)
         if parsed.get_backend_name() == "sqlite":
             assert parsed.database, "a SQLite URL names a file"
             self.path = Path(parsed.database)
@@ -98,17 +108,31 @@ class Log:
             sa.event.listen(self._engine, "connect", _tune)
             mark = "?"
         else:
-            self._engine = sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_size=4, max_overflow=12)
-            self._lock_postgres()
+            # Whatever the server's default is: a commit is on disk when it returns.
+            options = {"options": "-c synchronous_commit=on", "application_name": f"gpubid, process {os.getpid()}"}
+            driver = parsed.set(drivername="postgresql+psycopg")
+            self._engine = sa.create_engine(driver, pool_size=4, max_overflow=12, connect_args=options)
+            with translated(self.where):
+                self._lock_postgres()
             mark = "%s"
         try:
-            _METADATA.create_all(self._engine)
-            self._writer = self._engine.raw_connection()
+            with translated(self.where):
+                self._make_tables()
+                self._writer = self._engine.raw_connection()
         except BaseException:
             self._release()
             raise
         self._insert_block = f"INSERT INTO block (height, hash, header, raws, results) VALUES ({', '.join([mark] * 5)})"  # noqa: S608
+        self._update_head = f"UPDATE meta SET value = {mark} WHERE name = 'head'"  # noqa: S608
         self._insert_id = f"INSERT INTO applied (prefix, height, position) VALUES ({mark}, {mark}, {mark})"  # noqa: S608
+
+    def _make_tables(self) -> None:
+        """Make the tables where there are none; a database that has lost one is damaged, and not changed."""
+        found = set(sa.inspect(self._engine).get_table_names()) & set(_METADATA.tables)
+        if not found:
+            _METADATA.create_all(self._engine)
+        elif lost := set(_METADATA.tables) - found:
+            raise LedgerDamaged(0, f"there is no table {', '.join(sorted(lost))}")
 
     # Who writes.
 
@@ -132,7 +156,8 @@ class Log:
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             if not connection.execute(sa.text("SELECT pg_try_advisory_lock(:n)"), {"n": _ADVISORY}).scalar():
-                raise LedgerLocked(self._engine.url.render_as_string(hide_password=True), "another node")
+                owner = connection.execute(sa.text(_OWNER), {"high": _ADVISORY >> 32, "low": _ADVISORY & 0xFFFF_FFFF}).scalar()
+                raise LedgerLocked(self.where, str(owner or "another node"))
         except BaseException:
             connection.close()
             self._engine.dispose()
@@ -152,15 +177,25 @@ class Log:
 
     def meta(self, name: str) -> bytes | None:
         """A stored fact, or None."""
-        with self._engine.connect() as connection:
+        with translated(self.where), self._engine.connect() as connection:
             found = connection.execute(sa.select(META.c.value).where(META.c.name == name)).scalar()
         return None if found is None else bytes(found)
 
     def set_meta(self, name: str, value: bytes) -> None:
         """Store a fact, replacing an earlier one."""
         upsert = sa.text("INSERT INTO meta (name, value) VALUES (:n, :v) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
-        with self._engine.begin() as connection:
+        with translated(self.where), self._engine.begin() as connection:
             connection.execute(upsert, {"n": name, "v": value})
+
+    def start(self, genesis: Genesis) -> None:
+        """Store the genesis of a new chain."""
+        values = {"genesis": encode(genesis), "genesis_hash": genesis.hash.encode(), "head": head_mark(0, genesis.hash)}
+        with translated(self.where), self._engine.begin() as connection:
+            connection.execute(sa.insert(META), [{"name": name, "value": value} for name, value in values.items()])
+
+    def committed(self) -> bytes | None:
+        """What the last commit said the newest block is, as `head_mark` gives it; None before the genesis."""
+        return self.meta("head")
 
     # Blocks.
 
@@ -176,6 +211,8 @@ class Log:
         cursor.execute(self._insert_block, row)
         if result.receipts:
             cursor.executemany(self._insert_id, [(prefix_of(r.id), header.height, r.index) for r in result.receipts])
+        # Kept apart from the blocks, so that a log that lost its end does not pass for a shorter one.
+        cursor.execute(self._update_head, (head_mark(header.height, header.hash),))
         if self.path is not None:
             cursor.execute("COMMIT")
         else:
@@ -184,7 +221,7 @@ class Log:
 
     def height(self) -> int:
         """Height of the newest block, 0 where there is none."""
-        with self._engine.connect() as connection:
+        with translated(self.where), self._engine.connect() as connection:
             return int(connection.execute(sa.select(sa.func.max(BLOCKS.c.height))).scalar() or 0)
 
     def block(self, height: int) -> StoredBlock | None:
@@ -195,7 +232,7 @@ class Log:
     def blocks(self, first: int, limit: int) -> list[StoredBlock]:
         """Up to `limit` blocks from height `first` on."""
         query = sa.select(BLOCKS).where(BLOCKS.c.height >= first, BLOCKS.c.height < first + limit).order_by(BLOCKS.c.height)
-        with self._engine.connect() as connection:
+        with translated(self.where, first), self._engine.connect() as connection:
             return [_read(*row) for row in connection.execute(query)]
 
     def all_blocks(self, first: int = 1, last: int | None = None, page: int = 200) -> Iterator[StoredBlock]:
@@ -215,13 +252,14 @@ class Log:
     def receipt(self, tx_id: str) -> Receipt | None:
         """The first result of a transaction, however old."""
         query = sa.select(TRANSACTIONS.c.height, TRANSACTIONS.c.position).where(TRANSACTIONS.c.prefix == prefix_of(tx_id))
-        with self._engine.connect() as connection:
+        with translated(self.where), self._engine.connect() as connection:
             places = sorted((int(row[0]), int(row[1])) for row in connection.execute(query))
         limited = None
         for height, position in places:
             block = self.block(height)
-            if block is not None and block.result.receipts[position].id == tx_id:
-                receipt = block.result.receipts[position]
+            receipts = () if block is None else block.result.receipts
+            if 0 <= position < len(receipts) and receipts[position].id == tx_id:
+                receipt = receipts[position]
                 if receipt.code != Code.RATE_LIMITED:
                     return receipt
                 limited = receipt  # no last word: the same bytes may come again
@@ -231,7 +269,7 @@ class Log:
 
     def save_checkpoint(self, height: int, data: bytes) -> None:
         """Keep a snapshot (a database that others write meanwhile; SQLite keeps it in a file, see `checkpoint_path`)."""
-        with self._engine.begin() as connection:
+        with translated(self.where), self._engine.begin() as connection:
             connection.execute(sa.delete(CHECKPOINTS))
             connection.execute(sa.insert(CHECKPOINTS).values(height=height, data=data))
 
@@ -242,7 +280,7 @@ class Log:
                 return self.checkpoint_path.read_bytes()
             except OSError:
                 return None
-        with self._engine.connect() as connection:
+        with translated(self.where), self._engine.connect() as connection:
             found = connection.execute(sa.select(CHECKPOINTS.c.data).order_by(CHECKPOINTS.c.height.desc())).scalar()
         return None if found is None else bytes(found)
 
@@ -255,6 +293,11 @@ class Log:
         """Close every connection and give up the lock."""
         self._writer.close()
         self._release()
+
+
+def head_mark(height: int, hash_: str) -> bytes:
+    """What is stored about the newest block."""
+    return f"{height} {hash_}".encode()
 
 
 def _tune(connection: sqlite3.Connection, _record: object) -> None:
