@@ -32,4 +32,4 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the report once, in the process that sees every worker."""
     path = os.environ.get("GPUBID_TEST_REPORT")
     if path and not hasattr(session.config, "workerinput"):
-        Path(path).write_text(json.dumps({"failed": failed, **counts}))
+        Path(path).write_text(json.dumps(counts | {"failed": failed}))
