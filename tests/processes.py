@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 GPUBID = str(Path(sys.executable).parent / "gpubid")
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 """Deadline of every wait: generous, since it costs nothing when all is well."""
 
 
