@@ -25,7 +25,7 @@ def owner_of(key_name: str) -> str:
 
 
 def find_lease(client: "NodeClient", key_name: str, text: str) -> dict[str, Any]:
-    """The lease of an id `owner/dseq/gseq/oseq/provider`, or of a dseq that has one lease (the newest of its group)."""
+    """The lease of an id `owner/dseq/gseq/oseq/provider`, or of a dseq that has one: the newest of its groups, open ones first."""
     if text.count("/") == 4:
         found: dict[str, Any] = client.lease(text)
         return found
@@ -37,6 +37,8 @@ def find_lease(client: "NodeClient", key_name: str, text: str) -> dict[str, Any]
     if not newest:
         fix = f"see why: gpubid market orders, or gpubid lease close {text}"
         raise CommandFailed(f"deployment {text} has no lease", Exit.NOT_FOUND, fix=fix)
+    live = {gseq: lease for gseq, lease in newest.items() if lease["state"] != "closed"}
+    newest = live or newest
     if len(newest) > 1:
         ids = "\n".join(f"    {lease['id']}" for lease in newest.values())
         raise CommandFailed(f"deployment {text} has {len(newest)} leases; name one:\n{ids}", Exit.USAGE)

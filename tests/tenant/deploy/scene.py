@@ -80,7 +80,8 @@ class Gateway:
 
     def __call__(self, endpoint: str, gateway_key: str, token: Any) -> Self:
         """Play the constructor of GatewayClient."""
-        assert endpoint.startswith("https://") and len(gateway_key) == 64
+        assert endpoint.startswith("https://")
+        assert len(gateway_key) == 64
         self.token = token
         return self
 

@@ -20,7 +20,7 @@ class Tenant(User):
 
     def run(self, *arguments: str, stdin: str = "", timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
         """Run `gpubid ARGUMENTS` to its end."""
-        if arguments[0] in self.QUICK or arguments[:1] == ("lease",) and arguments[1] in self.QUICK_LEASE:
+        if arguments[0] in self.QUICK or (arguments[:1] == ("lease",) and arguments[1] in self.QUICK_LEASE):
             done = Typist(self.home, self.settings.get("GPUBID_NODE", "")).run(*arguments)
             return subprocess.CompletedProcess(arguments, done.returncode, done.stdout, done.stderr)
         return super().run(*arguments, stdin=stdin, timeout_s=timeout_s)

@@ -96,7 +96,7 @@ def test_from_file_to_bill(market: Market) -> None:
     again = user.run("lease", "close", dseq, "--yes")
     assert again.returncode == 5, again.stderr
     late = user.run("lease", "exec", id, "--", "true")
-    assert late.returncode == 5, late.stderr
+    assert late.returncode in (3, 5), late.stderr
     assert "Traceback" not in again.stderr + late.stderr
 
 
