@@ -25,7 +25,7 @@ def owner_of(key_name: str) -> str:
 
 
 def find_lease(client: "NodeClient", key_name: str, text: str) -> dict[str, Any]:
-    """The lease of an id `owner/dseq/gseq/oseq/provider`, or of a dseq that has one: the newest of its groups, open ones first."""
+    """The lease of an id `owner/dseq/gseq/oseq/provider`, or of a dseq that has one: the newest of a group, open ones first."""
     if text.count("/") == 4:
         found: dict[str, Any] = client.lease(text)
         return found
