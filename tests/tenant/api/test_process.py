@@ -11,7 +11,7 @@ from tests.marketplace.cli.typist import Typist
 from tests.marketplace.node.listening import listening
 from tests.processes import Program
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.marketplace.cli.typist import Typist
 from tests.processes import Program, development_node, eventually, provider
 from tests.tenant.api.gateway_story import sdl
 
-pytestmark = [pytest.mark.docker, pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.docker, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SAYS = """command: ["/bin/sh", "-c"]
     args: ["echo hello from web; exec httpd -f -p 8080 -h /var/www"]
