@@ -82,6 +82,11 @@ def is_ambiguous(error: Exception) -> bool:
     return getattr(error, "exit_code", None) == 7 or getattr(error, "status", None) in _RETRY_STATUS or isinstance(error, OSError)
 
 
+def is_final(error: Exception) -> bool:
+    """True where an error is the node's last word on a transaction; anything else, a bug on the way too, says nothing."""
+    return isinstance(error, Rejected) or 400 <= (getattr(error, "status", None) or 0) < 500
+
+
 def code_of(number: int) -> IntEnum:
     """The ledger's code of that number, or one made for a module's."""
     if number in Code._value2member_map_:
@@ -151,7 +156,8 @@ class Sender:
                     time.sleep(pause)
                     pause = min(pause * 2, 2.0)
                     continue
-                self._forget(id)
+                if is_final(error):
+                    self._forget(id)
                 raise
             self._forget(id)
             if receipt.code:

@@ -4,6 +4,7 @@ It runs beside the writer so that both cores work: the writer holds the interpre
 """
 
 import os
+import signal
 import sys
 from typing import BinaryIO
 
@@ -27,5 +28,6 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the node, which ends us by closing the pipe
     os.nice(5)  # the writer comes first: what it waits for is its own work more often than ours
     serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -67,14 +67,12 @@ class Verifying:
         if len(batch) <= INLINE or not self._count:
             self._sent = [(None, batch)]
             return
-        try:
-            while len(self._workers) < self._count:
-                self._workers.append(_Worker())
-        except OSError:
-            # No process to be had now: what no worker takes is checked here.
-            if not self._workers:
-                self._sent = [(None, batch)]
-                return
+        if len(self._workers) < self._count:
+            # A process takes a while to start, or cannot be had now: this batch is checked here.
+            with contextlib.suppress(OSError):
+                self._workers.extend(_Worker() for _ in range(self._count - len(self._workers)))
+            self._sent = [(None, batch)]
+            return
         size = -(-len(batch) // len(self._workers))
         for number, worker in enumerate(list(self._workers)):
             chunk = batch[number * size : (number + 1) * size]
