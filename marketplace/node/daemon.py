@@ -183,11 +183,12 @@ def run(config: NodeConfig) -> None:
         with homes.locked(config.home):
             _run(config)
     except Exception as error:
+        # First of all: the engine's own words for a failed write do not say that it is the disk.
+        if _is_full(error):
+            fix = "free space there (or lift the limit on file sizes), or give another GPUBID_HOME"
+            raise CommandFailed(f"{config.home} cannot be written: the disk is full ({error})", Exit.FAILURE, fix=fix) from None
         if exit_code_of(error) is not None:
             raise
-        if _is_full(error):
-            fix = "free space there, or give another GPUBID_HOME"
-            raise CommandFailed(f"{config.home} cannot be written: the disk is full ({error})", Exit.FAILURE, fix=fix) from None
         if isinstance(error, OSError):
             raise CommandFailed(f"{config.home} cannot be used: {error}", Exit.FAILURE, fix="see its permissions") from None
         raise
