@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 def addresses(status: dict[str, Any]) -> list[str]:
     """Where the published ports of a lease are reached."""
-    return [
-        f"{name}: {port['protocol']} {port['host']}:{port['host_port']} → {port['container_port']}"
-        for name, service in status["services"].items()
-        for port in service["ports"]
-    ]
+    found = []
+    for name, service in status["services"].items():
+        for port in service["ports"]:
+            label = name if len(service["replicas"]) < 2 else f"{name}-{port['replica']}"
+            found.append(f"{label}: {port['protocol']} {port['host']}:{port['host_port']} → {port['container_port']}")
+    return found
 
 
 def run(
@@ -61,6 +62,9 @@ def describe_leases(found: list[dict[str, Any]]) -> str:
 @contextlib.contextmanager
 def _remembered(dseq: int) -> Iterator[None]:
     """Where what follows breaks off, say what may exist and how to go on with it."""
+    from ledger.protocol.errors import Rejected
+    from tenant.deploy.failure import DeployFailed
+
     try:
         yield
     except KeyboardInterrupt:
@@ -68,9 +72,15 @@ def _remembered(dseq: int) -> Iterator[None]:
         say(f"gpubid lease close {dseq} ends it")
         raise
     except Exception as error:
-        if getattr(error, "exit_code", None) == Exit.UNREACHABLE:
+        # A refusal made nothing, and what stopped between order and containers says itself how to go on.
+        if not isinstance(error, Rejected | DeployFailed):
             say(f"deployment {dseq} stays: gpubid lease manifest {dseq} goes on with it, gpubid lease close {dseq} ends it")
         raise
+
+
+auditors_option = click.option(
+    "--ignore-auditors", is_flag=True, help="Ask for none of the auditors below signedBy: any provider will do."
+)
 
 
 @click.command()
@@ -81,12 +91,21 @@ def _remembered(dseq: int) -> Iterator[None]:
 )
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=180, show_default=True, help="Seconds to wait.")
 @click.option("--strict", is_flag=True, help="Refuse what would be ignored.")
+@auditors_option
 @from_option
 @node_option
 @home_option
 @output_option
 def deploy(
-    file: str, deposit: str | None, wait: bool, timeout_s: float, strict: bool, key_name: str, node: str, output: str
+    file: str,
+    deposit: str | None,
+    wait: bool,
+    timeout_s: float,
+    strict: bool,
+    ignore_auditors: bool,
+    key_name: str,
+    node: str,
+    output: str,
 ) -> None:
     """Deploy FILE (- is standard input), an Akash SDL: order, match, lease, manifest, running containers."""
     from marketplace.cli.amounts import micro_of
@@ -97,7 +116,7 @@ def deploy(
     sdl = load(file, strict=strict)
     with NodeClient(node) as client:
         flow = deployer(client, key_name)
-        plan = flow.plan(sdl, deposit=amount)
+        plan = flow.plan(sdl, deposit=amount, ignore_auditors=ignore_auditors)
         client.status()  # a node that is away is said before anything is signed
         data: dict[str, Any] = {"deployment": f"{plan.owner}/{plan.dseq}", "dseq": plan.dseq, "leases": []}
         with _remembered(plan.dseq):
@@ -117,16 +136,17 @@ def deploy(
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--strict", is_flag=True, help="Refuse what would be ignored.")
+@auditors_option
 @node_option
 @output_option
-def quote(file: str, strict: bool, node: str, output: str) -> None:
+def quote(file: str, strict: bool, ignore_auditors: bool, node: str, output: str) -> None:
     """Say what FILE would cost now, group by group, or why nothing fits."""
     import msgspec
 
     from marketplace.client import NodeClient
 
     sdl = load(file, strict=strict)
-    groups = sdl.market_groups()
+    groups = sdl.market_groups(ignore_auditors=ignore_auditors)
     with NodeClient(node) as client:
         quotes = client.quote(sdl.denomination, [msgspec.to_builtins(group) for group in groups])
     rows = []

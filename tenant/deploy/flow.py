@@ -50,9 +50,9 @@ class Deployer:
 
         return self.plan(parse(source, strict=strict), deposit=deposit, dseq=dseq)
 
-    def plan(self, sdl: "Sdl", *, deposit: int | None = None, dseq: int | None = None) -> Plan:
+    def plan(self, sdl: "Sdl", *, deposit: int | None = None, dseq: int | None = None, ignore_auditors: bool = False) -> Plan:
         """Plan the deployment of a parsed file. LoweringRefused or DeployFailed say what is wrong."""
-        return make_plan(sdl, self.owner, deposit=deposit, dseq=dseq)
+        return make_plan(sdl, self.owner, deposit=deposit, dseq=dseq, ignore_auditors=ignore_auditors)
 
     def create(self, plan: Plan) -> Receipt | None:
         """Keep the manifest, then open the deployment. None where an earlier try had opened it already.

@@ -44,9 +44,9 @@ def new_dseq() -> int:
     return time.time_ns() // 1_000_000
 
 
-def make_plan(sdl: "Sdl", owner: str, *, deposit: int | None, dseq: int | None) -> Plan:
+def make_plan(sdl: "Sdl", owner: str, *, deposit: int | None, dseq: int | None, ignore_auditors: bool = False) -> Plan:
     """Lower a parsed file to the market's words. LoweringRefused where the market has no word for it."""
-    groups = sdl.market_groups()
+    groups = sdl.market_groups(ignore_auditors=ignore_auditors)
     limit = sum(int(group.limit_per_hour) for group in groups)
     if deposit is None:
         deposit = max(MIN_DEPOSIT, limit * DEPOSIT_MS // 3_600_000)

@@ -104,7 +104,7 @@ def _auditors(names: tuple[str, ...] | None) -> tuple[str, ...]:
             raise LoweringRefused(
                 "foreign_auditor",
                 f"{name[:60]!r} is no account of this market, so it attests nothing here",
-                "name an auditor of this market (gpu1…) below signedBy, or take signedBy out",
+                "name an auditor of this market (gpu1…) below signedBy; or give --ignore-auditors: any provider will do then",
             ) from None
     return tuple(names or ())
 
@@ -139,7 +139,7 @@ def limit_per_hour(document: Document, where: str) -> int:
     return int(total * BLOCKS_PER_MONTH // HOURS_PER_MONTH)
 
 
-def _group(document: Document, where: str, runs: list[tuple[str, Run]]) -> Group:
+def _group(document: Document, where: str, runs: list[tuple[str, Run]], ignore_auditors: bool) -> Group:
     placement = document.placement[where]
     units = []
     tee = ""
@@ -148,7 +148,9 @@ def _group(document: Document, where: str, runs: list[tuple[str, Run]]) -> Group
         tee = tee or (service.params.tee if service.params else "")
         if run.count:
             units.append(_unit(name, service, document.compute[run.profile], run))
-    signed_by = SignedBy(all_of=_auditors(placement.all_of), any_of=_auditors(placement.any_of))
+    signed_by = SignedBy()
+    if not ignore_auditors:
+        signed_by = SignedBy(all_of=_auditors(placement.all_of), any_of=_auditors(placement.any_of))
     return _checked(
         lambda: Group(
             limit_per_hour=str(limit_per_hour(document, where)),
@@ -161,15 +163,16 @@ def _group(document: Document, where: str, runs: list[tuple[str, Run]]) -> Group
     )
 
 
-def market_groups(document: Document) -> tuple[Group, ...]:
+def market_groups(document: Document, *, ignore_auditors: bool = False) -> tuple[Group, ...]:
     """What to ask of the market, a group for each placement in order of name. Raises LoweringRefused.
 
     A unit is a service; its replicas are the unit's count. The limit of a group is the SDL's price a block, a replica,
     over a month of 429,909 blocks and 730 hours, cut to whole micro-units an hour.
+    With `ignore_auditors` what stands below signedBy is not asked.
     """
     denomination(document)
     runs: dict[str, list[tuple[str, Run]]] = {}
     for name in sorted(document.deployment):
         for where, run in document.deployment[name].items():
             runs.setdefault(where, []).append((name, run))
-    return tuple(_group(document, where, runs[where]) for where in sorted(runs))
+    return tuple(_group(document, where, runs[where], ignore_auditors) for where in sorted(runs))

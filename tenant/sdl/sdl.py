@@ -66,9 +66,9 @@ class Sdl:
         """What the deployment pays in: `ucredit` for uact and uakt, others by their own name. Raises LoweringRefused."""
         return denomination(self.document)
 
-    def market_groups(self) -> tuple[Group, ...]:
+    def market_groups(self, *, ignore_auditors: bool = False) -> tuple[Group, ...]:
         """What to ask of this market, see `tenant.sdl.market`; limits in micro-units an hour. Raises LoweringRefused."""
-        return market_groups(self.document)
+        return market_groups(self.document, ignore_auditors=ignore_auditors)
 
 
 def parse(source: bytes | str, *, strict: bool = False) -> Sdl:

@@ -64,7 +64,13 @@ def test_auditors() -> None:
     with pytest.raises(LoweringRefused) as caught:
         parse(text.replace("gpu1", "akash1")).market_groups()
     assert caught.value.code == "foreign_auditor"
-    assert caught.value.fix
+    assert "--ignore-auditors" in caught.value.fix
+
+
+def test_auditors_can_be_left_out() -> None:
+    """Where the tenant says so, auditors are not asked for, and nothing else changes."""
+    signed = WEB.replace("      pricing:", "      signedBy:\n        anyOf: [akash1xyz]\n      pricing:")
+    assert parse(signed).market_groups(ignore_auditors=True) == parse(WEB).market_groups()
 
 
 def test_any_model_and_vendors() -> None:
