@@ -103,7 +103,8 @@ def status(id: str, key_name: str, node: str, output: str) -> None:
             found = gateway.status(item["id"])
     facts = {"phase": found["phase"] + (f": {found['error']}" if found["error"] else ""), "generation": found["generation"]}
     for name, service in found["services"].items():
-        facts[f"service {name}"] = f"{service['state']}, {len(service['replicas'])} replicas, {service['image']}"
+        count = len(service["replicas"])
+        facts[f"service {name}"] = f"{service['state']}, {count} replica{'s' * (count != 1)}, {service['image']}"
     text = "\n".join([describe(facts), *(f"  {line}" for line in addresses(found))])
     emit(output, found, text=text, names=[item["id"]])
 

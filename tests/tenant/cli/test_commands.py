@@ -83,6 +83,20 @@ def test_deploy_without_waiting(user: Typist, gateway: Gateway, tmp_path: Path) 
     assert user.run("lease", "manifest", str(dseq), "--timeout", "1").returncode == 6
 
 
+def test_a_provider_that_refuses(user: Typist, gateway: Gateway, tmp_path: Path) -> None:
+    """Where the provider refuses the manifest, its reason and how to settle are said; where the market does, only its reason."""
+    gateway.refusal = GatewayError(422, "MANIFEST_REFUSED", "the manifest was refused", "too many processes")
+    done = user.run("deploy", file(tmp_path, SDL))
+    assert done.returncode == 1
+    assert "too many processes" in done.stderr
+    dseq = str(user.json("lease", "list")[0]["dseq"])
+    assert f"gpubid lease close {dseq}" in done.stderr
+    assert user.json("lease", "close", dseq, "--yes")["paid"] == "0"
+    refused = user.run("deploy", file(tmp_path, SDL), "--deposit", "100000")
+    assert refused.returncode == 5
+    assert "lease close" not in refused.stderr
+
+
 def test_quote(user: Typist, tmp_path: Path) -> None:
     """A price where something fits, and exit 1 with the nearest miss where nothing does; nothing is ordered."""
     assert "here" in user.ok("quote", file(tmp_path, SDL))
@@ -133,6 +147,10 @@ def test_status(user: Typist, gateway: Gateway, tmp_path: Path) -> None:
     gateway.phases = ["failed"]
     assert "failed: it broke" in user.ok("lease", "status", dseq)
     assert user.json("lease", "status", dseq)["services"]["web"]["image"] == "nginx:1.27"
+    gateway.replicas = 2
+    text = user.ok("lease", "status", dseq)
+    assert "2 replicas" in text
+    assert "web-1: tcp 127.0.0.1:32001 → 80" in text
 
 
 def test_close_names_what_it_closes(user: Typist, gateway: Gateway, market: Scene, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ class Gateway:
 
     def __init__(self, seen: str = "") -> None:
         self.phases = ["running"]
+        self.replicas = 1
         self.away = 0
         self.refusal: GatewayError | None = None
         self.manifests: dict[str, Sequence[Any]] = {}
@@ -112,8 +113,11 @@ class Gateway:
         return self._status(self.phases.pop(0) if len(self.phases) > 1 else self.phases[0])
 
     def _status(self, phase: str) -> dict[str, Any]:
-        port = {"container_port": 80, "protocol": "tcp", "host": "127.0.0.1", "host_port": 32000}
-        web = {"state": phase, "image": "nginx:1.27", "replicas": [{"replica": 0}], "ports": [port]}
+        numbers = range(self.replicas)
+        port = {"container_port": 80, "protocol": "tcp", "host": "127.0.0.1"}
+        ports = [port | {"host_port": 32_000 + number, "replica": number} for number in numbers]
+        replicas = [{"replica": number, "state": phase} for number in numbers]
+        web = {"state": phase, "image": "nginx:1.27", "replicas": replicas, "ports": ports}
         return {"phase": phase, "generation": 1, "error": "it broke" if phase == "failed" else "", "services": {"web": web}}
 
     def logs(self, lease: str, **options: Any) -> Iterator[dict[str, Any]]:

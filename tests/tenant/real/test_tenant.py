@@ -186,7 +186,9 @@ def test_containers_that_cannot_run(market: Market, tmp_path: Path) -> None:
 def test_others_stay_out(market: Market) -> None:
     """What runs in a lease is its owner's alone: another account is refused by market and gateway alike."""
     owner, other = market.tenant(), market.tenant()
-    id = owner.json("deploy", WEB, *PATIENT, timeout_s=300)["leases"][0]["id"]
+    deployed = owner.run("deploy", "-", *PATIENT, "-o", "json", stdin=Path(WEB).read_text(), timeout_s=300)
+    assert deployed.returncode == 0, deployed.stderr
+    id = json.loads(deployed.stdout)["leases"][0]["id"]
     for words in (("logs", id), ("status", id), ("exec", id, "--", "true"), ("shell", id), ("close", id, "--yes")):
         done = other.run("lease", *words)
         assert done.returncode in (3, 4), (words, done.returncode, done.stderr)
