@@ -113,9 +113,10 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
         [GPUBID, *START], stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(tmp_path),
         timeout=120, check=False, preexec_fn=small_files,
     )  # fmt: skip
-    assert done.returncode == 1
+    # 1 where a file of the home met it first, 7 where the database did.
+    assert done.returncode in (1, 7)
     assert "ready" not in done.stdout
-    assert "full" in done.stderr
+    assert "full" in done.stderr or "room" in done.stderr
     assert "Traceback" not in done.stderr
 
 
