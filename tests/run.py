@@ -47,8 +47,24 @@ def phase(title: str, *arguments: str) -> tuple[bool, int, int, list[str]]:
     return True, passed + int(str(again["passed"])), skipped, failed
 
 
+def engine(command: str) -> str:
+    """Ask the script of the private engine; what it prints."""
+    script = str(ROOT / ".ci" / "engine.sh")
+    return subprocess.run([script, command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def main() -> int:
-    """Run everything; 0 where all is good."""
+    """Run everything; 0 where all is good. An engine that the tests started is stopped again."""
+    ran_before = Path(engine("url").removeprefix("unix://")).exists()
+    try:
+        return everything()
+    finally:
+        if not ran_before:
+            engine("stop")
+
+
+def everything() -> int:
+    """Run all parts and sum up; 0 where all is good."""
     # A background job of a non-interactive shell ignores SIGINT, and so would every program that a test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
