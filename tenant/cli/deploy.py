@@ -45,7 +45,10 @@ def run(
         out.append({"id": lease["id"], "rate_per_hour": lease["rate_per_hour"], "status": status})
     if wait:
         for lease, item in zip(leases, out, strict=True):
-            item["status"] = flow.wait_running(lease, timeout_s, lambda phase: say(f"{phase} …"))
+            flow.wait_running(lease, timeout_s, lambda phase: say(f"{phase} …"))
+            # A container that exits at once runs for an instant too: what counts is what its provider reports.
+            flow.wait_active(lease, timeout_s)
+            item["status"] = flow.wait_running(lease, timeout_s)
     return out
 
 

@@ -169,6 +169,25 @@ class Deployer:
                 time.sleep(pause)
                 pause = min(pause * 1.3, 0.25)
 
+    def wait_active(self, lease: Json, timeout_s: float) -> Json:
+        """Wait until the provider reports the lease to the ledger, which it does once the containers have lasted a moment.
+
+        The lease as it is then. NotRunning where they ended before, or where no report came in the time.
+        """
+        deadline = time.monotonic() + timeout_s
+        pause = 0.02
+        while True:
+            record = self.node.lease(lease["id"])
+            if record["state"] == "closed":
+                raise self._not_running(lease, {"phase": "closed"})
+            if record["state"] != "matched":
+                return record
+            if time.monotonic() > deadline:
+                fix = f"see gpubid lease status {lease['dseq']} and gpubid lease logs {lease['dseq']}"
+                raise NotRunning(f"lease {lease['id']} is not reported to run yet", fix=fix, exit_code=6)
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.5)
+
     def _look(self, gateway: GatewayClient, lease: Json) -> Json:
         """What the gateway says now; what the ledger says of the lease where the gateway does not answer."""
         try:

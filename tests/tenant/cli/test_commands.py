@@ -28,9 +28,9 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def gateway(monkeypatch: pytest.MonkeyPatch) -> Gateway:
+def gateway(market: Scene, monkeypatch: pytest.MonkeyPatch) -> Gateway:
     """The gateway of every provider, played by the test."""
-    played = Gateway()
+    played = Gateway(market.activate)
     monkeypatch.setattr(tenant.deploy.flow, "GatewayClient", played)
     return played
 

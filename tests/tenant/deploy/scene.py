@@ -1,6 +1,6 @@
 """A market in this process: a real node behind a socket, a provider that is only an account, and a gateway played by the test."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -61,10 +61,12 @@ GPU = SDL.replace(
 class Gateway:
     """A gateway that says what the test wants; stands in the place of GatewayClient.
 
-    `phases` of a status, the last one for ever; `away` counts the calls that find nobody; `refusal` is raised by each.
+    With `activate` it reports a lease to the ledger when it says that it runs. `phases` of a status, the last one for ever;
+    `away` counts the calls that find nobody; `refusal` is raised by each.
     """
 
-    def __init__(self, seen: str = "") -> None:
+    def __init__(self, activate: Callable[[str], None] | None = None) -> None:
+        self.activate = activate
         self.phases = ["running"]
         self.replicas = 1
         self.away = 0
@@ -110,7 +112,10 @@ class Gateway:
     def status(self, lease: str) -> dict[str, Any]:
         """Say the next phase."""
         self._called("status", lease, "status")
-        return self._status(self.phases.pop(0) if len(self.phases) > 1 else self.phases[0])
+        phase = self.phases.pop(0) if len(self.phases) > 1 else self.phases[0]
+        if phase == "running" and self.activate is not None:
+            self.activate(lease)
+        return self._status(phase)
 
     def _status(self, phase: str) -> dict[str, Any]:
         numbers = range(self.replicas)
@@ -171,8 +176,10 @@ class Scene:
         )
 
     def activate(self, lease: str) -> None:
-        """The provider says that a lease runs: its meter starts."""
+        """The provider says that a lease runs: its meter starts. Nothing where it has said so."""
         found = self.node.lease(lease)
+        if found["state"] != "matched":
+            return
         images = {"web": "sha256:" + "c" * 64}
         self.send(ReportActive(devices=tuple(found["devices"]), generation=found["generation"], images=images, lease=lease))
 

@@ -53,7 +53,10 @@ def test_the_whole_way(flow: Deployer, gateway: Gateway, market: Scene) -> None:
     assert flow.wait_running(lease, 60, phases.append)["phase"] == "running"
     assert phases == ["preparing", "starting"]
     assert all(token.count(".") == 2 for token in gateway.tokens)
+    with pytest.raises(NotRunning, match="not reported"):
+        flow.wait_active(lease, 0)
     market.activate(lease["id"])
+    assert flow.wait_active(lease, 60)["state"] == "active"
 
     bill = flow.close(plan.dseq)
     after = balance(flow)
@@ -177,6 +180,8 @@ def test_a_lease_that_its_provider_ended(flow: Deployer, gateway: Gateway, marke
     gateway.phases = ["closed"]
     with pytest.raises(NotRunning, match="image_failed: no such image"):
         flow.wait_running(lease, 60)
+    with pytest.raises(NotRunning, match="image_failed: no such image"):
+        flow.wait_active(lease, 60)
     with pytest.raises(NoMatch, match="image_failed") as over:
         flow.wait_matched(plan.dseq, 60)
     assert over.value.exit_code == 1
