@@ -130,7 +130,8 @@ class Log:
         """Make the tables where there are none; a database that has lost one is damaged, and not changed."""
         found = set(sa.inspect(self._engine).get_table_names()) & set(_METADATA.tables)
         if not found:
-            _METADATA.create_all(self._engine)
+            with self._transaction() as connection:
+                _METADATA.create_all(connection)
         elif lost := set(_METADATA.tables) - found:
             raise LedgerDamaged(0, f"there is no table {', '.join(sorted(lost))}")
 
@@ -173,6 +174,14 @@ class Log:
         if self._lock_file is not None:
             self._lock_file.close()
 
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """A connection whose statements are committed together, or not at all."""
+        with translated(self.where), self._engine.begin() as connection:
+            if self.path is not None:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # our SQLite connections begin nothing by themselves
+            yield connection
+
     # Meta.
 
     def meta(self, name: str) -> bytes | None:
@@ -184,13 +193,13 @@ class Log:
     def set_meta(self, name: str, value: bytes) -> None:
         """Store a fact, replacing an earlier one."""
         upsert = sa.text("INSERT INTO meta (name, value) VALUES (:n, :v) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
-        with translated(self.where), self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(upsert, {"n": name, "v": value})
 
     def start(self, genesis: Genesis) -> None:
         """Store the genesis of a new chain."""
         values = {"genesis": encode(genesis), "genesis_hash": genesis.hash.encode(), "head": head_mark(0, genesis.hash)}
-        with translated(self.where), self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(sa.insert(META), [{"name": name, "value": value} for name, value in values.items()])
 
     def committed(self) -> bytes | None:
@@ -269,7 +278,7 @@ class Log:
 
     def save_checkpoint(self, height: int, data: bytes) -> None:
         """Keep a snapshot (a database that others write meanwhile; SQLite keeps it in a file, see `checkpoint_path`)."""
-        with translated(self.where), self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(sa.delete(CHECKPOINTS))
             connection.execute(sa.insert(CHECKPOINTS).values(height=height, data=data))
 

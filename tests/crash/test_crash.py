@@ -1,0 +1,62 @@
+"""The ledger is ended anywhere, its disk fails or fills up: nothing acknowledged is lost, nothing half, nothing twice."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.crash.child import COUNT
+from tests.crash.harness import CALLS, calls_made, injected, killed, limited, why_no_injection
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """Calls of an undisturbed run."""
+    if reason := why_no_injection():
+        pytest.skip(f"faults at system calls are not tested: {reason}")
+    found = calls_made(tmp_path_factory.mktemp("undisturbed"))
+    assert found["fdatasync"] > 10
+    assert found["pwrite64"] > 20
+    return found
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_killed_at_a_system_call(tmp_path: Path, made: dict[str, int], call: str) -> None:
+    """Killed as it writes or syncs, at five points of each call."""
+    chance = random.Random(f"kill {call}")
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        when = number + 1 if number < 2 else chance.randint(1, max(1, made[call]))
+        injected(folder, call, "signal=KILL", when)
+
+
+@pytest.mark.parametrize(("call", "error"), [("fdatasync", "EIO"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC")])
+def test_a_disk_that_fails(tmp_path: Path, made: dict[str, int], call: str, error: str) -> None:
+    """An error of the disk ends the engine; what it had acknowledged is there."""
+    chance = random.Random(f"{error} {call}")
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        injected(folder, call, f"error={error}", chance.randint(2, made[call]))
+
+
+def test_killed_under_load(tmp_path: Path) -> None:
+    """kill -9 from outside at five moments."""
+    chance = random.Random(5)
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        killed(folder, chance.randint(0, COUNT - 5))
+
+
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    """Where files cannot grow the engine ends, and goes on where it was once they can."""
+    ends = set()
+    for size in (30_000, 120_000, 190_000):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        ends.add(limited(folder, size).status)
+    assert 0 not in ends
