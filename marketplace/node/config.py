@@ -1,6 +1,5 @@
 """A node's settings, read once: flag before environment before `node.toml` in its home before default."""
 
-import ipaddress
 import os
 import tomllib
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ledger.cli.failure import CommandFailed, Exit
+from ledger.cli.listen import parse_listen
 
 PREFIX: Final = "GPUBID_NODE_"
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
@@ -36,17 +36,6 @@ class NodeConfig(BaseModel):
     def url(self) -> str:
         """URL of the database."""
         return self.database or f"sqlite:///{self.home.resolve() / 'chain.db'}"
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """(host, port) of "HOST:PORT", an IPv6 host in brackets; ValueError where it is neither."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise ValueError(f"{text!r} is not HOST:PORT")
-    if host != "localhost":
-        ipaddress.ip_address(host)
-    return host, int(port)
 
 
 def _from_file(path: Path) -> dict[str, Any]:

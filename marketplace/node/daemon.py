@@ -15,6 +15,7 @@ import uvicorn
 import uvloop
 
 from ledger.cli.failure import CommandFailed, Exit, exit_code_of
+from ledger.cli.listen import bind, url_of
 from ledger.engine.embedded import Engine
 from ledger.protocol.genesis import Genesis
 from ledger.protocol.keys import address_of, public_key
@@ -22,7 +23,7 @@ from marketplace.market.module import Market
 from marketplace.node import home as homes
 from marketplace.node.app import create_app
 from marketplace.node.composition import Node
-from marketplace.node.config import NodeConfig, parse_listen
+from marketplace.node.config import NodeConfig
 from marketplace.node.edge import Edge
 from marketplace.node.faucet import Faucet
 from marketplace.node.hub import Hub
@@ -89,31 +90,6 @@ class Server(uvicorn.Server):
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-
-
-def bind(listen: str) -> socket.socket:
-    """A bound socket; CommandFailed where the address is taken or not ours."""
-    host, port = parse_listen(listen)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(2048)
-    except OSError as error:
-        sock.close()
-        if error.errno == errno.EADDRINUSE:
-            fix = "stop the other program, or give --listen another port (0 picks a free one)"
-            raise CommandFailed(f"{listen} is taken", Exit.CONFLICT, fix=fix) from None
-        raise CommandFailed(f"cannot listen on {listen}: {error.strerror}", Exit.FAILURE, fix="give another --listen") from None
-    sock.setblocking(False)
-    return sock
-
-
-def url_of(sock: socket.socket) -> str:
-    """The URL that a bound socket is reached at."""
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _genesis(config: NodeConfig) -> Genesis:

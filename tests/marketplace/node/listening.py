@@ -9,13 +9,14 @@ from pathlib import Path
 
 import uvicorn
 
+from ledger.cli.listen import bind, url_of
 from ledger.engine.embedded import Engine
 from marketplace.market.module import Market
 from marketplace.node import home as homes
 from marketplace.node.app import create_app
 from marketplace.node.composition import Node
 from marketplace.node.config import NodeConfig
-from marketplace.node.daemon import bind, compose, url_of
+from marketplace.node.daemon import compose
 from marketplace.node.edge import Edge
 from tests.processes import eventually
 
