@@ -300,13 +300,14 @@ class Executor:
         self._moved(lease, **changes)
 
     def _close(self, action: Close) -> None:
-        detail = action.detail
+        detail = action.detail.encode("ascii", "replace").decode()[:256]
+        error = detail
         if action.reason == "start_failed":
-            detail = f"{detail}; its last words: {self._last_words(action.lease)}"
-        detail = detail.encode("ascii", "replace").decode()[:256]
+            # What a container wrote is its tenant's: it is shown through the gateway, never on the ledger or in a log.
+            error = f"{detail}; its last words: {self._last_words(action.lease)}"
         self.ledger.send(CloseLease(generation=action.generation, lease=action.lease, reason=action.reason, detail=detail))
         log.info("closed", lease=action.lease, reason=action.reason, detail=detail)
-        self.journal.change(action.lease, phase=Phase.FAILED, error=detail)
+        self.journal.change(action.lease, phase=Phase.FAILED, error=error)
         self._moved(action.lease, state=LeaseState.CLOSED, reason=action.reason)
 
     def _moved(self, lease: str, **changes: Any) -> None:

@@ -46,6 +46,8 @@ class Policy(msgspec.Struct, frozen=True):
     stable_ms: int = 600_000
     """Containers that ran this long start counting anew."""
     orphan_ms: int = 300_000
+    remember_ms: int = 900_000
+    """How long after it was first seen a lease that failed is remembered, so that its tenant can read why."""
     """Grace for containers with our label whose lease the ledger does not know."""
 
 
@@ -76,7 +78,7 @@ def plan(
     if entry.missing_since_ms:
         return _orphan(entry, present, now_ms, policy)
     if wanted.state is LeaseState.CLOSED:
-        return _closed(entry, present, now_ms)
+        return _closed(entry, present, now_ms, policy)
     if wanted.state not in OPEN or is_dry(wanted, now_ms):
         return _unpaid(entry, containers, now_ms)
     if any(c.generation > wanted.generation for c in containers):
@@ -119,12 +121,14 @@ def _orphan(entry: Entry, present: bool, now_ms: int, policy: Policy) -> tuple[A
     return _when_due(entry, now_ms, Remove(entry.lease, "the ledger knows no such lease"))
 
 
-def _closed(entry: Entry, present: bool, now_ms: int) -> tuple[Action, ...]:
+def _closed(entry: Entry, present: bool, now_ms: int, policy: Policy) -> tuple[Action, ...]:
     noted = _noted(entry, phase=Phase.CLOSED)
     if present:
         return noted + _when_due(entry, now_ms, Remove(entry.lease, f"closed: {entry.wanted.reason}"))
     if not entry.wanted.released:
         return noted + _when_due(entry, now_ms, Report(entry.lease, entry.wanted.generation, "release"))
+    if entry.error and now_ms < entry.first_seen_ms + policy.remember_ms:
+        return (*noted, Wait(entry.lease, entry.first_seen_ms + policy.remember_ms))
     return (Forget(entry.lease),)
 
 

@@ -184,7 +184,9 @@ class Supervisor:
             found = {wanted.lease: wanted for wanted in self.ledger.unreleased()}
             for lease, wanted in found.items():
                 self._update(lease, wanted, asked_ns)
-            for lease in self.journal.entries().keys() - found.keys():
+            for lease, entry in self.journal.entries().items():
+                if lease in found or (entry.wanted.state is LeaseState.CLOSED and entry.wanted.released):
+                    continue  # of one that is over and released there is no news
                 self._update(lease, self.ledger.lease(lease), asked_ns)
         except LedgerUnreachable as error:
             log.warning("the ledger does not answer; leases run on as long as they are paid", why=str(error))

@@ -91,7 +91,11 @@ def test_a_container_that_always_ends_closes_the_lease(worlds: Callable[..., Wor
     eventually(lambda: world.ledger.leases[LEASE].state is LeaseState.CLOSED, "the lease to be closed")
     close = next(m for m in world.ledger.sent if isinstance(m, CloseLease))
     assert close.reason == "start_failed"
-    assert "no such model" in close.detail
+    assert "no such model" not in close.detail, "what a container wrote is its tenant's, not the ledger's"
+    eventually(lambda: "Release" in world.ledger.kinds(), "the lease to be released")
+    remembered = world.journal.get(LEASE)
+    assert remembered is not None
+    assert "no such model" in remembered.error
     assert world.runtime.started == QUICK.start_failures
 
 
