@@ -122,7 +122,10 @@ class Worker:
         found = self._node.deployment(self._flow.owner, dseq)
         if found["state"] == "active" and any(order["state"] == "open" for order in found["orders"]):
             return True
-        raise DeployFailed(f"deployment {dseq} has no open order: {found['reason'] or 'its orders were closed'}")
+        # A lease may have come and gone between two looks: what ended it is the reason that its owner can act on.
+        ended = [": ".join(filter(None, (lease["reason"], lease["detail"]))) for lease in found["leases"]]
+        why = found["reason"] or "; ".join(filter(None, ended)) or "its orders were closed"
+        raise DeployFailed(f"deployment {dseq} has no open order: {why}")
 
     def close(self) -> None:
         """Stop taking steps and wait for those under way; the next start takes up what is left."""
