@@ -31,9 +31,9 @@ def _programs() -> Path:
     return Path(found.origin).parent / "pginstall" / "bin"
 
 
-def _as_user() -> dict[str, int]:
+def _other_user() -> int | None:
     """PostgreSQL refuses to run as root."""
-    return {"user": _NOBODY, "group": _NOBODY} if os.geteuid() == 0 else {}
+    return _NOBODY if os.geteuid() == 0 else None
 
 
 def _answers(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -58,13 +58,15 @@ def postgres_folder() -> Iterator[str]:
             os.chown(folder, _NOBODY, _NOBODY)
         data, log = folder / "data", folder / "log"
         subprocess.run(
-            [_programs() / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
-            check=True, capture_output=True, cwd=folder, timeout=300, **_as_user(),
+            [str(_programs() / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust",
+             "-E", "UTF8", "--locale=C", "--no-sync"],
+            check=True, capture_output=True, cwd=folder, timeout=300, user=_other_user(), group=_other_user(),
         )  # fmt: skip
         with log.open("wb") as out:
             server = subprocess.Popen(
-                [_programs() / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-c", "shared_buffers=16MB"],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder, **_as_user(),
+                [str(_programs() / "postgres"), "-D", str(data), "-k", str(folder),
+                 "-c", "listen_addresses=", "-c", "shared_buffers=16MB"],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder, user=_other_user(), group=_other_user(),
             )  # fmt: skip
         try:
             _answers(f"postgresql://postgres@/postgres?host={folder}", server, log)
