@@ -167,7 +167,7 @@ class Deployer:
                         f"lease {lease['id']} is {phase}: {status.get('error') or 'it takes long'}", fix=fix, exit_code=6
                     )
                 time.sleep(pause)
-                pause = min(pause * 1.3, 0.25)
+                pause = min(pause * 1.3, 0.1)
 
     def wait_active(self, lease: Json, timeout_s: float) -> Json:
         """Wait until the provider reports the lease to the ledger, which it does once the containers have lasted a moment.
