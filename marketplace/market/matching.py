@@ -12,6 +12,7 @@ from ledger.machine.context import Context
 from marketplace.market import leases
 from marketplace.market.book import Book
 from marketplace.market.placement import Ask, Fit, Miss, ask_of, examine
+from marketplace.market.pricing import ask_per_hour
 from marketplace.market.tables import ORDERS, QUEUE, deployment_of, order_key
 from marketplace.market.words import closeness, nearest
 from marketplace.protocol.events import OrderWaiting
@@ -77,6 +78,12 @@ def find(ctx: Context, book: Book, ask: Ask) -> tuple[Fit | None, int]:
     for least, entry in book.candidates(ask.group):
         if least > ask.limit or (best is not None and least > best.rate):
             break
+        rest = ask_per_hour(ask.need, entry.prices, {})
+        lowest = None if rest is None else rest + least if ask.need.gpus else rest
+        if lowest is None or lowest > ask.limit or (best_rank is not None and (lowest, entry.bid.height, entry.key) >= best_rank):
+            # Without choosing devices, which costs most, it is plain that this bid cannot win.
+            tests += 1
+            continue
         found = examine(ctx.store, ask, entry, ctx.height)
         tests += found.work
         if isinstance(found, Fit):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("ledger", "rest", "lease", "sdl")
+PARTS = ("ledger", "rest", "orders", "lease", "sdl")
 
 
 def row(figure: dict[str, object]) -> str:

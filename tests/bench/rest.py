@@ -175,7 +175,7 @@ def figure(
     return {"name": name, "value": value, "unit": unit, "limit": limit, "ratio": ratio, "goal": goal, "met": met}
 
 
-def _market(client: NodeClient, hosts: int) -> None:
+def market(client: NodeClient, hosts: int) -> None:
     """A provider with hosts of 8 simulated GPUs each, a tenant with money."""
     for number in (50, 51):
         client.faucet(address(number), str(10**12))
@@ -195,7 +195,7 @@ def _market(client: NodeClient, hosts: int) -> None:
         client.post(signed(*client.chain(), 50, RegisterHost(host=name), Heartbeat(hosts=(name,)), bid))
 
 
-def _order(chain: tuple[str, int], dseq: int) -> bytes:
+def order(chain: tuple[str, int], dseq: int) -> bytes:
     ask = GpuAsk(count=1, models=(GpuModel(vendor="nvidia", model="h100"),))
     unit = ResourceUnit(count=1, cpu_milli=1000, memory=GIB, gpu=ask)
     group = Group(limit_per_hour="9000000", name="g", resources=(unit,), attributes={"simulated": "true"})
@@ -206,8 +206,8 @@ def _order(chain: tuple[str, int], dseq: int) -> bytes:
 def _lone(url: str, port: int, bare_port: int, folder: Path) -> Iterator[Figure]:
     """What one client waits: orders to leases, and transfers; limits are taken in the same rounds, so noise meets both."""
     with NodeClient(url) as client:
-        _market(client, 32)
-        orders = [_order(client.chain(), n + 1) for n in range(LONE)]
+        market(client, 32)
+        orders = [order(client.chain(), n + 1) for n in range(LONE)]
         moves = transfers(client.chain(), LONE)
     message = os.urandom(32)
     pair = (keys.public_key(seed(1)), message, keys.sign(seed(1), message))
