@@ -225,11 +225,11 @@ def _lone(url: str, port: int, bare_port: int, folder: Path) -> Iterator[Figure]
             assert status == 200, answer
 
         try:
-            for order, move in zip(orders, moves, strict=True):
+            for asked, move in zip(orders, moves, strict=True):
                 taken["sync"].append(seconds(sync))
                 taken["verify"].append(seconds(lambda: keys.verify(*pair)))
                 taken["empty"].append(seconds(lambda: bare.post("/", b"")))
-                taken["order"].append(seconds(partial(send, order)))
+                taken["order"].append(seconds(partial(send, asked)))
                 taken["transfer"].append(seconds(partial(send, move)))
         finally:
             wire.close()
