@@ -31,11 +31,11 @@ install_engine() {
 start_private() {
     answers "$url" && return
     sudo_ mkdir -p "$dir" "$short"
-    if [ -f "$short/pid" ] && ! kill -0 "$(cat "$short/pid")" 2>/dev/null; then sudo_ rm -f "$short/pid"; fi
+    if [ -f "$short/pid" ] && ! sudo_ kill -0 "$(cat "$short/pid")" 2>/dev/null; then sudo_ rm -f "$short/pid"; fi
     sudo_ sh -c "cat >'$dir/daemon.json'" <<JSON
 {
   "data-root": "$dir/data", "exec-root": "$short/exec", "pidfile": "$short/pid", "hosts": ["$url"],
-  "bip": "172.29.0.1/24", "live-restore": true, "log-level": "warn",
+  "group": "$(id -g)", "bip": "172.29.0.1/24", "live-restore": true, "log-level": "warn",
   "default-address-pools": [{"base": "172.30.0.0/15", "size": 26}]
 }
 JSON
@@ -43,7 +43,7 @@ JSON
     sudo_ sh -c "setsid dockerd --config-file '$dir/daemon.json' >>'$dir/log' 2>&1 </dev/null & echo \$! >'$short/started'"
     for _ in $(seq 240); do
         answers "$url" && return
-        kill -0 "$(cat "$short/started")" 2>/dev/null || break
+        sudo_ kill -0 "$(cat "$short/started")" 2>/dev/null || break
         sleep 0.25
     done
     echo "engine: dockerd did not start; its last words:" >&2
@@ -60,9 +60,9 @@ stop_private() {
         docker -H "$url" network prune -f >/dev/null 2>&1 || true
     fi
     pid=$(cat "$short/pid" 2>/dev/null || true)
-    if [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; then
+    if [ -n "$pid" ] && sudo_ kill -0 "$pid" 2>/dev/null; then
         sudo_ kill "$pid"
-        for _ in $(seq 120); do kill -0 "$pid" 2>/dev/null || break; sleep 0.25; done
+        for _ in $(seq 120); do sudo_ kill -0 "$pid" 2>/dev/null || break; sleep 0.25; done
     fi
     sudo_ rm -rf "$short"
 }
