@@ -40,7 +40,6 @@ from provider.runtime.port import EngineInfo, Runtime, Unknown
 from provider.runtime.profile import MAY_ADD, STANDARD
 
 BIDDER_TICK_S: Final = 20.0
-SYNCHRONISE_S: Final = 60.0
 RETRY_LEAST_S: Final = 0.5
 RETRY_MOST_S: Final = 10.0
 OFFSET_FACT: Final = "clock_offset_ms"

@@ -12,7 +12,6 @@ from typing import Any, Final
 from ledger.protocol.block import Receipt
 
 MINUTE_MS: Final = 60_000
-_CELLS: Final = 1024
 _EMPTY_CELL: Final = hashlib.sha256(b"\x03").digest()
 _EMPTY_GROUP: Final = hashlib.sha256(b"\x01" + _EMPTY_CELL * 32).digest()
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ledger.machine.accounts import ACCOUNTS, Account
+from ledger.machine.accounts import Account
 from ledger.machine.delegation import DELEGATIONS
 from ledger.machine.purse import METERS, PURSES, Purse, cost_at, horizon, purse_view, up_at
 from ledger.machine.store import Store
@@ -144,8 +144,3 @@ def block(raws: list[bytes], result: BlockResult) -> Json:
         "begin_events": list(result.begin_events),
         "end_events": list(result.end_events),
     }
-
-
-def find_account(store: Store, address: str) -> Account | None:
-    """The account of an address, or None."""
-    return store.get(ACCOUNTS, address)

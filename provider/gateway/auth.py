@@ -22,8 +22,6 @@ from provider.client import MAX_TOKEN_S
 from provider.gateway.problem import Problem, no_such_lease, unauthorised
 from provider.leases.ledger import Ledger, LedgerUnreachable, TokenKeys
 
-SCOPES: Final = ("manifest", "logs", "exec", "status")
-
 LEEWAY_S: Final = 30
 """How far clocks of tenant and provider may differ."""
 

@@ -19,7 +19,6 @@ BLOCKS_PER_MONTH: Final = 429_909
 HOURS_PER_MONTH: Final = 730
 _DENOMINATION: Final = re.compile(r"[a-z][a-z0-9]{2,15}")
 _SLUG: Final = re.compile(r"[a-z0-9]{1,32}")
-_MIB: Final = 2**20
 
 T = TypeVar("T")
 

@@ -23,9 +23,6 @@ _TIMESTAMP: Final = re.compile(
 )
 LONGEST_NUMBER: Final = 400
 
-NOT_FINITE: Final = -1
-"""What `parse_number` answers for a NaN or an infinity that the reference would carry on with."""
-
 
 class BadScalar(ValueError):
     """The reference cannot read this scalar as what its tag or place says."""

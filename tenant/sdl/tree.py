@@ -21,7 +21,6 @@ SCALAR: Final = 0
 MAPPING: Final = 1
 SEQUENCE: Final = 2
 ALIAS: Final = 3
-_KIND_TAG: Final = {MAPPING: "!!map", SEQUENCE: "!!seq"}
 
 
 _NOTHING: Final[list["Node"]] = []
