@@ -36,6 +36,16 @@ class _Minute:
         cell.update(bytes.fromhex(id))
         self._dirty.add(number)
 
+    def load(self, packed: bytes) -> None:
+        names = packed.hex()
+        self.receipts.update(dict.fromkeys([names[at : at + 64] for at in range(0, len(names), 64)]))
+        cells: dict[int, list[bytes]] = {}
+        for at in range(0, len(packed), 32):
+            cells.setdefault(packed[at] << 2 | packed[at + 1] >> 6, []).append(packed[at : at + 32])
+        for number, ids in cells.items():
+            self._cells.setdefault(number, hashlib.sha256(b"\x03")).update(b"".join(ids))
+        self._dirty.update(cells)
+
     def root(self) -> bytes:
         if self._dirty:
             groups = set()
@@ -76,6 +86,10 @@ class Remembered:
         if minute is None:
             minute = self._minutes[number] = _Minute()
         minute.add(id, receipt)
+
+    def load(self, minute: int, packed: bytes) -> None:
+        """Remember ids of 32 bytes each, in order of application, whose validity ends in a minute; without receipts."""
+        self._minutes.setdefault(minute, _Minute()).load(packed)
 
     def forget(self, now_ms: int) -> None:
         """Drop the minutes in which nothing can be valid any more."""
