@@ -65,7 +65,7 @@ class Engine:
         self._queue_bytes = 0
         self._subscribers: list[Callable[[StoredBlock], None]] = []
         self._verifying = Verifying()
-        self._checkpoints = Checkpoints(log)
+        self._checkpoints = Checkpoints(log, machine)
         self._closing = False
         self._head = machine.head
         self._failure: BaseException | None = None
@@ -248,7 +248,7 @@ class Engine:
                 subscriber(stored)
             except Exception:
                 _log.exception("a subscriber failed", height=stored.header.height)
-        self._checkpoints.after_block(self.machine, len(stored.raws))
+        self._checkpoints.after_block(self.machine, stored)
 
     def _apply(self, entries: Sequence[Entry]) -> tuple[list[Entry], StoredBlock] | None:
         """Choose, apply and commit; None where there is nothing to do."""
@@ -269,7 +269,7 @@ class Engine:
         if not chosen and not self._is_due():
             return None
         result = self.machine.apply_block(time_ms, [signed for signed, _ in chosen.values()], verified=True)
-        stored = StoredBlock(raws=[signed.raw for signed, _ in chosen.values()], result=result)
+        stored = StoredBlock(raws=[signed.raw for signed, _ in chosen.values()], result=result, change=self.machine.change)
         self._store.append(stored)
         self._head = result.header
         return list(chosen.values()), stored
@@ -342,7 +342,7 @@ class Engine:
         write_export(self._store, self.genesis, self.head.height, path)
 
     def close(self) -> None:
-        """Write what is queued, keep a checkpoint, end; harmless when repeated."""
+        """Write what is queued, end; harmless when repeated."""
         with self._work:
             if self._closing:
                 return
@@ -350,7 +350,6 @@ class Engine:
             self._work.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        self._checkpoints.close(None if self._failure is not None else self.machine)
         self._store.close()
 
 

@@ -273,9 +273,13 @@ class Machine:
         """Return one of the 256 shards of the state as it is now, for `load`."""
         return self._shards.dump(number, self.store)
 
+    def remembered_ids(self) -> list[tuple[int, bytes]]:
+        """Return (minute, ids of 32 bytes each in order of application) of all that is remembered."""
+        return [(minute, bytes.fromhex("".join(names))) for minute, names in self._remembered.ids()]
+
     def snapshot(self) -> bytes:
         """Return the whole state with genesis and head, for `restore`."""
-        return snapshot.dump(self.genesis, self.head, self.store, self._shards, self._remembered)
+        return snapshot.dump(self.genesis, self.head, self.store, self._shards, self.remembered_ids())
 
     @classmethod
     def restore(cls, genesis: Genesis, modules: Sequence[Module], data: bytes) -> Self:

@@ -225,9 +225,8 @@ class _Loading:
         return entries
 
 
-def dump(genesis: Genesis, head: Header, store: Store, shards: Shards, remembered: Remembered) -> bytes:
+def dump(genesis: Genesis, head: Header, store: Store, shards: Shards, ids: Iterable[tuple[int, bytes]]) -> bytes:
     """Return the snapshot; equal states give equal bytes."""
-    ids = [(minute, bytes.fromhex("".join(names))) for minute, names in remembered.ids()]
     data = [shards.dump(number, store) for number in range(SHARDS)]
     return _PACK.encode(Snapshot(format=_FORMAT, genesis=genesis, head=head, shards=data, ids=pack_ids(ids)))
 
