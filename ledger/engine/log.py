@@ -17,7 +17,7 @@ import msgspec
 import sqlalchemy as sa
 
 from ledger.engine.errors import LedgerDamaged, LedgerLocked
-from ledger.engine.faults import translated
+from ledger.engine.faults import failure, translated
 from ledger.machine.snapshot import NO_CHANGE, Change, Parts, pack_ids, unpack_ids
 from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
@@ -383,13 +383,15 @@ class Log:
 
     @contextlib.contextmanager
     def _unsynced(self) -> Iterator[Any]:
-        """A transaction of the writer that need not be on disk yet. Whoever gets an exception stops."""
+        """A transaction of the writer that need not be on disk yet; LedgerUnavailable or LedgerDamaged end the writer."""
         cursor: Any = self._writer.cursor()
-        if self.path is None:
-            cursor.execute("SET LOCAL synchronous_commit = off")
-            yield cursor
-            self._writer.commit()
-        else:
+        driver = self._engine.dialect.loaded_dbapi
+        try:
+            if self.path is None:
+                cursor.execute("SET LOCAL synchronous_commit = off")
+                yield cursor
+                self._writer.commit()
+                return
             cursor.execute("PRAGMA synchronous=NORMAL")
             try:
                 cursor.execute("BEGIN IMMEDIATE")
@@ -399,7 +401,11 @@ class Log:
                 if self._writer.in_transaction:
                     cursor.execute("ROLLBACK")
                 cursor.execute("PRAGMA synchronous=FULL")
-        cursor.close()
+        except driver.Error as error:
+            raise failure(self.where, 0, error, away=isinstance(error, driver.OperationalError)) from error
+        finally:
+            with contextlib.suppress(driver.Error):
+                cursor.close()
 
     def close(self) -> None:
         """Close every connection and give up the lock."""
