@@ -96,6 +96,7 @@ class Shards:
 
     def __init__(self) -> None:
         self._keys: list[dict[str, list[str]]] = [{} for _ in range(SHARDS)]
+        self._unsorted: set[tuple[int, str]] = set()
 
     def add(self, number: int, table: str, key: str) -> None:
         """Take in the key of a new record."""
@@ -103,23 +104,27 @@ class Shards:
         if keys is None:
             keys = self._keys[number][table] = []
         keys.append(key)
+        self._unsorted.add((number, table))
 
     def extend(self, number: int, table: str, keys: Sequence[str]) -> None:
         """Take in the keys of new records."""
         if keys:
             self._keys[number].setdefault(table, []).extend(keys)
+            self._unsorted.add((number, table))
 
     def dump(self, number: int, store: Store) -> bytes:
         """Return a shard as the store has it now; equal states give equal bytes."""
         out: _Lines = []
         listed = self._keys[number]
         for name in sorted(listed):
-            keys = sorted(dict.fromkeys(listed[name]))
+            keys = listed[name]
+            if (number, name) in self._unsorted:
+                self._unsorted.remove((number, name))
+                keys = listed[name] = sorted(set(keys))
             records = store.records(store.tables[name], keys)
-            if None in records:
-                keys = [key for key, record in zip(keys, records, strict=True) if record is not None]
-                records = [record for record in records if record is not None]
-            listed[name] = keys
+            if not all(records):
+                there = [record is not None for record in records]
+                listed[name], records = list(compress(keys, there)), list(compress(records, there))
             if records:
                 out.append((name, _JSON.encode_lines(records)))
         return _PACK.encode(out)
