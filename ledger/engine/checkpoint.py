@@ -73,12 +73,10 @@ def open_machine(log: Log, genesis: Genesis | None, modules: Sequence[Module]) -
 def _loaded(log: Log, genesis: Genesis, modules: Sequence[Module]) -> Machine | None:
     """The machine from its pieces; None where they are missing, or are not those of the newest block."""
     head = _newest(log, genesis)
-    heights = [height for _, height in log.shards_at()]
-    if head is None or not heights:
+    if head is None or not log.shards_at():
         return None
     try:
-        oldest = min(heights)
-        parts = log.parts(oldest, head.height) if len(heights) == SHARDS and max(heights) <= head.height else None
+        parts = log.parts(head.height)
         if parts is None:
             raise ValueError("a piece is missing")
         return Machine.load(genesis, modules, head, parts)

@@ -9,73 +9,22 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import msgspec
 import sqlalchemy as sa
 
+from ledger.engine import tables
 from ledger.engine.errors import LedgerDamaged, LedgerLocked
 from ledger.engine.faults import failure, translated
+from ledger.engine.tables import BLOCKS, CHANGES, META, METADATA, NEEDED, REMEMBERED, SHARDS, TRANSACTIONS
 from ledger.machine.snapshot import NO_CHANGE, Change, Parts, pack_ids, unpack_ids
 from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code
 from ledger.protocol.genesis import Genesis
 
-_METADATA: Final = sa.MetaData()
-META: Final = sa.Table(
-    "meta", _METADATA, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.LargeBinary, nullable=False)
-)
-BLOCKS: Final = sa.Table(
-    "block",
-    _METADATA,
-    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("hash", sa.String(64), nullable=False),
-    sa.Column("header", sa.LargeBinary, nullable=False),
-    sa.Column("raws", sa.LargeBinary, nullable=False),
-    sa.Column("results", sa.LargeBinary, nullable=False),
-)
-TRANSACTIONS: Final = sa.Table(
-    "applied",
-    _METADATA,
-    # The first 63 bits of an id: enough to find it, and a whole number in both databases.
-    sa.Column("prefix", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
-    sqlite_with_rowid=False,
-)
-CHANGES: Final = sa.Table(
-    "change",
-    _METADATA,
-    # What a block changed, apart from the blocks: they are large, and a restart reads many of these in a row.
-    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("ids", sa.LargeBinary, nullable=False),
-    sa.Column("records", sa.LargeBinary, nullable=False),
-)
-SHARDS: Final = sa.Table(
-    "shard",
-    _METADATA,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("height", sa.BigInteger, nullable=False),
-    sa.Column("data", sa.LargeBinary, nullable=False),
-)
-REMEMBERED: Final = sa.Table(
-    "remembered",
-    _METADATA,
-    # Ids of transactions up to a height, since the row before; of no use after the minute `until`.
-    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("until", sa.BigInteger, nullable=False),
-    sa.Column("ids", sa.LargeBinary, nullable=False),
-)
-_NEEDED: Final = frozenset({"applied", "block", "meta"})
-"""Without the other tables a restart replays the blocks."""
-
-for _table, _column in (("change", "records"), ("shard", "data")):
-    # PostgreSQL would try to compress what is written every few milliseconds.
-    _alter = sa.DDL(f"ALTER TABLE {_table} ALTER COLUMN {_column} SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
-    sa.event.listen(_METADATA.tables[_table], "after_create", _alter.execute_if(dialect="postgresql"))
 _ADVISORY: Final = 0x677075626964
 """Number of the advisory lock on PostgreSQL: "gpubid"."""
 
@@ -166,12 +115,12 @@ class Log:
 
     def _make_tables(self) -> None:
         """Make the tables where there are none; a database that has lost one is damaged, and not changed."""
-        found = set(sa.inspect(self._engine).get_table_names()) & set(_METADATA.tables)
-        if found and (lost := _NEEDED - found):
+        found = set(sa.inspect(self._engine).get_table_names()) & set(METADATA.tables)
+        if found and (lost := NEEDED - found):
             raise LedgerDamaged(0, f"there is no table {', '.join(sorted(lost))}")
-        if found != set(_METADATA.tables):
+        if found != set(METADATA.tables):
             with self._transaction() as connection:
-                _METADATA.create_all(connection)
+                METADATA.create_all(connection)
 
     # Who writes.
 
@@ -315,40 +264,19 @@ class Log:
 
     # What a restart needs: shards of the state, and what blocks changed since the oldest of them.
 
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        with translated(self.where), self._engine.connect() as connection:
+            yield connection
+
     def shards_at(self) -> list[tuple[int, int]]:
         """(number, height) of every shard there is, by number."""
-        query = sa.select(SHARDS.c.number, SHARDS.c.height).order_by(SHARDS.c.number)
-        with translated(self.where), self._engine.connect() as connection:
-            return [(int(number), int(height)) for number, height in connection.execute(query)]
+        with self._connected() as connection:
+            return tables.shards_at(connection)
 
-    def parts(self, oldest: int, head: int) -> Parts | None:
-        """The state at height `head` in pieces, its oldest shard of height `oldest`; None where a piece is missing."""
-        first, last, count = sa.func.min(CHANGES.c.height), sa.func.max(CHANGES.c.height), sa.func.count(CHANGES.c.height)
-        with translated(self.where), self._engine.connect() as connection:
-            found = tuple(connection.execute(sa.select(first, last, count)).one())
-        if found != ((oldest + 1, head, head - oldest) if head > oldest else (None, None, 0)):
-            return None
-        ids = (self._values(REMEMBERED.c.ids, REMEMBERED.c.height, None), self._values(CHANGES.c.ids, CHANGES.c.height, head))
-        return Parts(
-            shards=self._values(SHARDS.c.data, SHARDS.c.number, 255, page=1),
-            changes=self._values(CHANGES.c.records, CHANGES.c.height, head),
-            ids=chain(*ids),
-        )
-
-    def _values(self, column: sa.Column[bytes], by: sa.Column[int], last: int | None, page: int = 64) -> Iterator[bytes]:
-        """A column's values by ascending key up to `last`, a few at a time: together they may be large."""
-        query = sa.select(by, column).order_by(by).limit(page)
-        after = None
-        while after is None or last is None or after < last:
-            with translated(self.where), self._engine.connect() as connection:
-                rows = connection.execute(query if after is None else query.where(by > after)).all()
-            if not rows:
-                return
-            after = rows[-1][0]
-            for _, value in rows:
-                if not isinstance(value, bytes):
-                    raise ValueError("a stored value is of another type")
-                yield value
+    def parts(self, head: int) -> Parts | None:
+        """The state at height `head` in pieces; None where one is missing."""
+        return tables.parts(self._connected, head)
 
     def keep_shards(self, height: int, shards: Mapping[int, bytes], oldest: int, minute: int) -> None:
         """Replace shards by those of `height`, the newest block's; drop what only older ones needed.
