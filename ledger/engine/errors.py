@@ -44,6 +44,16 @@ class LedgerDamaged(Exception):
         self.fix = "restore the database from a backup or from another node's export; nothing was changed"
 
 
+class LedgerPruned(Exception):
+    """Older blocks are asked for than there are: the log began with a snapshot."""
+
+    exit_code = 3
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the blocks before height {first} are not here: this log began with a snapshot")
+        self.fix = "ask a node that has the whole chain"
+
+
 class LedgerUnavailable(Exception):
     """The database is there, perhaps, but cannot be used now: away, full, or not ours to write."""
 

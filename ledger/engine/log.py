@@ -19,7 +19,9 @@ from ledger.engine import tables
 from ledger.engine.errors import LedgerDamaged, LedgerLocked
 from ledger.engine.faults import failure, translated
 from ledger.engine.tables import BLOCKS, CHANGES, META, METADATA, NEEDED, REMEMBERED, SHARDS, TRANSACTIONS
+from ledger.machine.machine import Machine
 from ledger.machine.snapshot import NO_CHANGE, Change, Parts, pack_ids, unpack_ids
+from ledger.machine.snapshot import SHARDS as SHARD_COUNT
 from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code
@@ -189,6 +191,23 @@ class Log:
         with self._transaction() as connection:
             connection.execute(sa.insert(META), [{"name": name, "value": value} for name, value in values.items()])
 
+    def begin(self, genesis: bytes, genesis_hash: str, row: Mapping[str, Any], state: Machine) -> None:
+        """Begin an empty log with a block (its row of the table) and the state that it left."""
+        height, hash_, minutes = state.head.height, state.head.hash, state.remembered_ids()
+        values = {"genesis": genesis, "genesis_hash": genesis_hash.encode(), "head": head_mark(height, hash_)}
+        receipts = read_block(**row).result.receipts
+        with self._transaction() as connection:
+            connection.execute(sa.insert(META), [{"name": name, "value": value} for name, value in values.items()])
+            connection.execute(sa.insert(BLOCKS), dict(row))
+            if receipts:
+                places = [{"prefix": prefix_of(r.id), "height": height, "position": r.index} for r in receipts]
+                connection.execute(sa.insert(TRANSACTIONS), places)
+            for number in range(SHARD_COUNT):
+                connection.execute(sa.insert(SHARDS), {"number": number, "height": height, "data": state.shard(number)})
+            if minutes:
+                until = max(minute for minute, _ in minutes)
+                connection.execute(sa.insert(REMEMBERED), {"height": height, "until": until, "ids": pack_ids(minutes)})
+
     def committed(self) -> bytes | None:
         """What the last commit said the newest block is, as `head_mark` gives it; None before the genesis."""
         return self.meta("head")
@@ -221,6 +240,11 @@ class Log:
         with translated(self.where), self._engine.connect() as connection:
             return int(connection.execute(sa.select(sa.func.max(BLOCKS.c.height))).scalar() or 0)
 
+    def first_height(self) -> int:
+        """Height of the oldest block there is: more than 1 where the log began with a snapshot; 0 where there is none."""
+        with self._connected() as connection:
+            return int(connection.execute(sa.select(sa.func.min(BLOCKS.c.height))).scalar() or 0)
+
     def block(self, height: int) -> StoredBlock | None:
         """A block, or None; LedgerDamaged where its parts do not belong together."""
         found = self.blocks(height, 1)
@@ -230,7 +254,7 @@ class Log:
         """Up to `limit` blocks from height `first` on."""
         query = sa.select(BLOCKS).where(BLOCKS.c.height >= first, BLOCKS.c.height < first + limit).order_by(BLOCKS.c.height)
         with translated(self.where, first), self._engine.connect() as connection:
-            return [_read(*row) for row in connection.execute(query)]
+            return [read_block(*row) for row in connection.execute(query)]
 
     def all_blocks(self, first: int = 1, last: int | None = None, page: int = 200) -> Iterator[StoredBlock]:
         """Every block from `first` to `last` (the newest there is now); LedgerDamaged where one is missing."""
@@ -361,7 +385,8 @@ _ROWS: Final = msgspec.json.Decoder(list[tuple[str, int, tuple[Any, ...]]])
 _EVENTS: Final = msgspec.json.Decoder(tuple[Any, ...])
 
 
-def _read(height: int, hash_: str, header: bytes, raws: bytes, results: bytes) -> StoredBlock:
+def read_block(height: int, hash: str, header: bytes, raws: bytes, results: bytes) -> StoredBlock:
+    """A block out of its row; LedgerDamaged where its parts do not belong together."""
     try:
         found = msgspec.json.decode(bytes(header), type=Header)
         transactions = msgspec.msgpack.decode(bytes(raws), type=list[bytes])
@@ -369,7 +394,7 @@ def _read(height: int, hash_: str, header: bytes, raws: bytes, results: bytes) -
         rows, begin, end = _ROWS.decode(stored.receipts), _EVENTS.decode(stored.begin), _EVENTS.decode(stored.end)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LedgerDamaged(height, f"the block cannot be decoded: {error}") from None
-    if found.height != height or found.hash != hash_ or encode(found) != bytes(header):
+    if found.height != height or found.hash != hash or encode(found) != bytes(header):
         raise LedgerDamaged(height, "the header is not the one that was committed")
     if transactions_hash(transactions) != found.transactions:
         raise LedgerDamaged(height, "the transactions are not those of the header")
