@@ -15,7 +15,7 @@ import msgspec
 import sqlalchemy as sa
 
 from ledger.engine.checkpoint import stored_genesis
-from ledger.engine.errors import LedgerDamaged, LedgerMissing, LedgerUnavailable, WrongChain
+from ledger.engine.errors import LedgerDamaged, LedgerMissing, LedgerNotEmpty, LedgerUnavailable
 from ledger.engine.faults import translated
 from ledger.engine.log import Log, read_block
 from ledger.engine.tables import BLOCKS, META, parts
@@ -151,7 +151,7 @@ class _File:
 def begin(path: Path, url: str, modules: Sequence[Module], *, genesis: str, height: int, hash_: str) -> tuple[Genesis, Taken]:
     """Begin the log at `url` with the state in `path`: that of block `height` of `hash_`, in the chain of that genesis (hex).
 
-    SnapshotRefused, WrongChain where `url` has a chain, and the errors of an `Engine.open`. Nothing is written before
+    SnapshotRefused, LedgerNotEmpty where `url` has a chain, and the errors of an `Engine.open`. Nothing is written before
     all was checked, and then all or nothing.
     """
     with path.open("rb") as source:
@@ -172,7 +172,7 @@ def begin(path: Path, url: str, modules: Sequence[Module], *, genesis: str, heig
     log = Log(url)
     try:
         if log.meta("genesis") is not None:
-            raise WrongChain(log.where, "already", header.chain_id)
+            raise LedgerNotEmpty(log.where)
         row = {name: getattr(found, name) for name in ("height", "hash", "header", "raws", "results")}
         log.begin(found.genesis, genesis, row, machine)
     finally:

@@ -8,7 +8,7 @@ import pytest
 
 from ledger.engine.checkpoint import open_machine
 from ledger.engine.embedded import Engine
-from ledger.engine.errors import LedgerDamaged, LedgerMissing, LedgerPruned, LedgerUnavailable, WrongChain
+from ledger.engine.errors import LedgerDamaged, LedgerMissing, LedgerNotEmpty, LedgerPruned, LedgerUnavailable
 from ledger.engine.log import Log
 from ledger.engine.snapshots import SnapshotRefused, Taken, begin, take
 from ledger.protocol.encoding import encode
@@ -120,5 +120,5 @@ def test_a_snapshot_is_checked_before_anything_is_written(opened: Opened, tmp_pa
             log.close()
     path.write_bytes(good)
     began(path, other, taken)
-    with pytest.raises(WrongChain):
+    with pytest.raises(LedgerNotEmpty):
         began(path, other, taken)
