@@ -312,7 +312,7 @@ class Machine:
         return self._agenda.next_due()
 
     def receipt_of(self, tx_id: str) -> Receipt | None:
-        """Return the first result of a remembered id; None once its validity is over, or if this machine was restored since."""
+        """Return the first result of an id that was remembered lately; the log has those that are older."""
         return self._remembered.receipt_of(tx_id)
 
     def prove(self, key: str) -> Proof:

@@ -16,7 +16,7 @@ PurseId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9/]{1,96}\Z")]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
+class Message(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="type"):
     """Root of every message; subclasses are tagged with their own name."""
 
 

@@ -78,9 +78,12 @@ def test_what_no_shard_needs_is_dropped(url: str, opened: Opened) -> None:
         for raw in raws[:-1]:
             assert send(engine, raw).ok
         log = engine._store
-        oldest = min(height for _, height in log.shards_at())
-        assert engine.head.height - 20 < oldest < engine.head.height
-        assert _rows(log, CHANGES.c.height) == list(range(oldest + 1, engine.head.height + 1))
+
+        def since_the_oldest() -> bool:
+            oldest, height = min(height for _, height in log.shards_at()), engine.head.height
+            return height - 20 < oldest < height and _rows(log, CHANGES.c.height) == list(range(oldest + 1, height + 1))
+
+        eventually(since_the_oldest, "the shards that are due after the last answer")
         assert _rows(log, REMEMBERED.c.height)
         # With the state comes what was applied: none of it is applied again.
         engine.close()
@@ -91,7 +94,8 @@ def test_what_no_shard_needs_is_dropped(url: str, opened: Opened) -> None:
         clock.now += 180_000
         for _ in range(20):
             assert send(engine, transfer(engine)).ok
-        assert all(until >= clock.now // 60_000 for until in _rows(engine._store, REMEMBERED.c.until))
+        kept = engine._store
+        eventually(lambda: all(u >= clock.now // 60_000 for u in _rows(kept, REMEMBERED.c.until)), "old ids are dropped")
     before = seen(engine)
     engine.close()
     assert seen(opened(url, clock=clock)) == before
@@ -226,7 +230,7 @@ def test_verdicts_are_right_when_workers_die(tmp_path: Path, opened: Opened) -> 
             at = raws[n].index(b'"signature":"') + 13
             other = transfer(engine, 2)
             raws[n] = raws[n][:at] + other[at : at + 128] + raws[n][at + 128 :]
-        workers = [w.process for w in engine._verifying._workers]
+        workers = list(engine._verifying.processes)
         if round_ in (1, 2):
             for worker in workers[:round_]:
                 worker.send_signal(signal.SIGKILL)
@@ -234,8 +238,8 @@ def test_verdicts_are_right_when_workers_die(tmp_path: Path, opened: Opened) -> 
         for n, future in enumerate(futures):
             error = future.exception(60)
             assert (isinstance(error, Rejected) and error.code == Code.BAD_SIGNATURE) == (n in bad), error
-    assert engine._verifying._workers
-    pids = [w.process.pid for w in engine._verifying._workers]
+    assert engine._verifying.processes
+    pids = [process.pid for process in engine._verifying.processes]
     engine.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
