@@ -1,6 +1,6 @@
 """A process that checks signatures: takes chunks from the socket it reads, answers on the one it writes.
 
-A chunk is a message of its number (4 bytes) and items of key 32 ‖ message 32 ‖ signature 64; the answer is the number
+A chunk is a message of its number (4 bytes) and items of signature 64 ‖ message 32 ‖ key 32; the answer is the number
 and a byte each. It runs beside the writer so that both cores work: the writer holds the interpreter's lock while it
 applies a block.
 """
@@ -11,7 +11,7 @@ import signal
 import socket
 from typing import Final
 
-from ledger.protocol.keys import verify
+from ledger.protocol.keys import opens
 
 HEAD: Final = 4
 ITEM: Final = 128
@@ -20,9 +20,7 @@ _LARGEST: Final = 1 << 16
 
 def verdicts_of(items: bytes) -> bytes:
     """One byte an item: 1 where its signature is good."""
-    return bytes(
-        [verify(items[at : at + 32], items[at + 32 : at + 64], items[at + 64 : at + ITEM]) for at in range(0, len(items), ITEM)]
-    )
+    return bytes([opens(items[at + 96 : at + ITEM], items[at : at + 96]) for at in range(0, len(items), ITEM)])
 
 
 def serve(tasks: socket.socket, answers: socket.socket) -> None:

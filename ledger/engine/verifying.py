@@ -73,7 +73,7 @@ class Verifying:
             batch.missing[self._next] = chunk
             parts = [self._next.to_bytes(HEAD, "big")]
             for one in chunk:
-                parts += (one.key, one.signed_bytes, one.signature)
+                parts += (one.signature, one.signed_bytes, one.key)
             self._unsent.append(b"".join(parts))
         self._send()
 
