@@ -367,7 +367,7 @@ def _deposit(ctx: Context, message: Deposit) -> None:
     if was_dry:
         ctx.cancel(GRACE, purse.id)
         ctx.emit(events.PurseFunded(owner=purse.owner, purse=purse.id))
-        ctx.notify(purse.id, "funded")
+    ctx.notify(purse.id, "funded" if was_dry else "deposited")
 
 
 def _withdraw(ctx: Context, message: Withdraw) -> None:

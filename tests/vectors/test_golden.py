@@ -64,7 +64,7 @@ def test_stored_proofs_hold() -> None:
 
 
 def test_an_old_log_replays() -> None:
-    """Blocks of a market, written before bonds and shortest terms were known, still give the hash and root that they gave then."""
+    """Blocks of a market, written before there were bonds, still give the hash and root that they gave then."""
     log = golden("log")
     machine = Machine(msgspec.convert(log["genesis"], Genesis), [Market()])
     for time_ms, raws in log["blocks"]:
