@@ -6,6 +6,7 @@ from typing import Any, Self
 from ledger.machine import admission, params, snapshot
 from ledger.machine.accounts import ACCOUNTS, SUPPLIES, Account, Accounts, Supply
 from ledger.machine.context import Context
+from ledger.machine.crowding import Crowding
 from ledger.machine.delegation import Delegations
 from ledger.machine.escrow import Escrow
 from ledger.machine.invariants import block_moves, check_all
@@ -73,6 +74,7 @@ class Machine:
         self.codec = Codec(tuple(self._handlers))
         self._remembered = Remembered()
         self._tree = Tree()
+        self._crowding = Crowding(self._tree)
         self._governance.follow(self.store)
 
     def _allocate(self) -> None:
@@ -116,6 +118,7 @@ class Machine:
         assert time_ms > self.head.time_ms, f"block time {time_ms} is not after {self.head.time_ms}"
         height = self.head.height + 1
         self._remembered.forget(time_ms)
+        self._crowding.begin_block()
         begin = self._context(time_ms, height)
         begin.protocol = params.advance(begin)
         if begin.protocol > rules.PROTOCOL:
@@ -184,6 +187,9 @@ class Machine:
             mark = self.store.mark()
             for message in transaction.messages:
                 self._handlers[type(message)](ctx, message)
+            made = self.store.made(mark)
+            if made:
+                self._crowding.admit(made, ctx.parameter("bucket_records"))
         except Rejected as refusal:
             self.store.rollback(mark)
             code, detail = int(refusal.code), refusal.detail

@@ -17,6 +17,7 @@ HOUR_MS: Final = 3_600_000
 LEDGER_PARAMETERS: Final[Mapping[str, Bounds]] = {
     "backdate_ms": (24 * HOUR_MS, 0, 30 * 24 * HOUR_MS),
     "bucket_burst": (2_000, 1, 1_000_000),
+    "bucket_records": (4_096, 256, 1_000_000),
     "bucket_refill_per_s": (200, 1, 1_000_000),
     "max_validity_ms": (120_000, 1_000, 600_000),
     "purse_grace_ms": (HOUR_MS, 1, 30 * 24 * HOUR_MS),
