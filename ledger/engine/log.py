@@ -61,12 +61,13 @@ _OWNER: Final = """
 """
 
 
-class StoredResults(msgspec.Struct, frozen=True):
-    """Receipts and events of a block as they are stored."""
+class StoredResults(msgspec.Struct, frozen=True, array_like=True):
+    """Results of a block as they are stored: what its header hashes, and beside it the details, by place."""
 
-    receipts: tuple[Receipt, ...]
-    begin: tuple[Any, ...]
-    end: tuple[Any, ...]
+    receipts: bytes
+    begin: bytes
+    end: bytes
+    details: dict[int, str]
 
 
 class StoredBlock(msgspec.Struct, frozen=True):
@@ -212,8 +213,8 @@ class Log:
         """Commit a block durably. Any exception means: not known whether it is committed."""
         result = block.result
         header = result.header
-        stored = StoredResults(receipts=result.receipts, begin=result.begin_events, end=result.end_events)
-        row = (header.height, header.hash, encode(header), msgspec.msgpack.encode(block.raws), encode(stored))
+        stored = StoredResults(*result.encoded, {r.index: r.detail for r in result.receipts if r.detail})
+        row = (header.height, header.hash, encode(header), msgspec.msgpack.encode(block.raws), msgspec.msgpack.encode(stored))
         cursor = self._writer.cursor()
         if self.path is not None:
             cursor.execute("BEGIN IMMEDIATE")
@@ -316,18 +317,28 @@ def _tune(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
+_ROWS: Final = msgspec.json.Decoder(list[tuple[str, int, tuple[Any, ...]]])
+_EVENTS: Final = msgspec.json.Decoder(tuple[Any, ...])
+
+
 def _read(height: int, hash_: str, header: bytes, raws: bytes, results: bytes) -> StoredBlock:
     try:
         found = msgspec.json.decode(bytes(header), type=Header)
         transactions = msgspec.msgpack.decode(bytes(raws), type=list[bytes])
-        stored = msgspec.json.decode(bytes(results), type=StoredResults)
+        stored = msgspec.msgpack.decode(bytes(results), type=StoredResults)
+        rows, begin, end = _ROWS.decode(stored.receipts), _EVENTS.decode(stored.begin), _EVENTS.decode(stored.end)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LedgerDamaged(height, f"the block cannot be decoded: {error}") from None
     if found.height != height or found.hash != hash_ or encode(found) != bytes(header):
         raise LedgerDamaged(height, "the header is not the one that was committed")
     if transactions_hash(transactions) != found.transactions:
         raise LedgerDamaged(height, "the transactions are not those of the header")
-    if results_hash(stored.receipts, stored.begin, stored.end) != found.results:
+    encoded = (stored.receipts, stored.begin, stored.end)
+    if results_hash(*encoded) != found.results:
         raise LedgerDamaged(height, "the results are not those of the header")
-    result = BlockResult(header=found, receipts=stored.receipts, begin_events=stored.begin, end_events=stored.end)
+    details = stored.details
+    receipts = tuple(
+        Receipt(id, height, index, code, events, details.get(index, "")) for index, (id, code, events) in enumerate(rows)
+    )
+    result = BlockResult(header=found, receipts=receipts, begin_events=begin, end_events=end, encoded=encoded)
     return StoredBlock(raws=transactions, result=result)

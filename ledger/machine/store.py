@@ -38,6 +38,8 @@ class Table(Generic[R]):
         assert name.replace("_", "a").isalpha(), name
         assert name.islower(), name
         self.name = name
+        self.prefix = b"\x10" + name.encode() + b"/"
+        """What the hash of a key begins with, as `ledger.protocol.proof.key_hash` makes it."""
         self.record = record
         self.key = key
         self.indexes = dict(indexes or {})

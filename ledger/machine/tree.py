@@ -30,7 +30,7 @@ class Tree:
 
     def update(self, changes: Iterable[tuple[bytes, bytes | None]]) -> bytes:
         """Take in (kh, vh or None for a record that is gone) and return the new root R."""
-        dirty: dict[int, bytearray | None] = {}
+        dirty: dict[int, bytearray] = {}
         buckets = self._buckets
         for kh, vh in changes:
             number = kh[0] << 8 | kh[1]
@@ -38,25 +38,28 @@ class Tree:
             if bucket is None:
                 bucket = buckets[number] = bytearray(b"\x02")
             dirty[number] = bucket
-            _place(bucket, kh, vh)
+            # The usual case, a record that is there: the bytes of its key's hash stand at an entry's beginning.
+            at = bucket.find(kh)
+            if vh is not None and at & 63 == 1:
+                bucket[at + 32 : at + 64] = vh
+            else:
+                _place(bucket, kh, vh)
         changed: dict[int, bytes] = {}
         for number, bucket in dirty.items():
-            assert bucket is not None
             if len(bucket) == 1:
                 buckets[number] = None
                 changed[number] = EMPTY
             else:
                 changed[number] = sha256(bucket).digest()
         for level in self._levels:
-            parents: dict[int, None] = {}
+            starts: dict[int, int] = {}
             for number, value in changed.items():
                 group = number >> 4
-                start = group * _GROUP + 1 + (number & 15) * 32
+                start = starts[group] = group * _GROUP
+                start += 1 + ((number & 15) << 5)
                 level[start : start + 32] = value
-                parents[group] = None
-            view = memoryview(level)
-            changed = {group: sha256(view[group * _GROUP : (group + 1) * _GROUP]).digest() for group in parents}
-            view.release()
+            with memoryview(level) as view:
+                changed = {group: sha256(view[start : start + _GROUP]).digest() for group, start in starts.items()}
         self.root = changed.get(0, self.root)
         return self.root
 

@@ -192,10 +192,13 @@ def test_what_is_held_outlives_its_purse() -> None:
     chain.act(lambda ctx: escrow.refund_held(ctx, "m", 30))
     # 100 were spent: Ada's 60, then 40 of Bob's; 10 of hers and those 40 were held.
     assert chain.balance(BOB) == before + 30
+    owner = chain.balance(ADA)
+    chain.act(lambda ctx: escrow.refund_held(ctx, "m", 15))
+    assert (chain.balance(BOB), chain.balance(ADA)) == (before + 40, owner + 5)
     chain.block(at=T0 + 9_999)
     assert chain.balance(PAYEE) == 50
     chain.block(at=T0 + 10_000)
-    assert chain.balance(PAYEE) == 70
+    assert chain.balance(PAYEE) == 55
     chain.machine.invariants()
 
 
