@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ledger.machine import bonds
+from ledger.machine import bonds, params
 from ledger.machine.accounts import NETWORK_ACCOUNT, positive
 from ledger.machine.bonds import BONDS
 from ledger.machine.context import Context
@@ -16,6 +16,7 @@ from ledger.machine.store import Store
 from ledger.protocol.errors import require
 from ledger.protocol.money import parse_amount
 from marketplace.market import offers
+from marketplace.market.parameters import PARAMETERS
 from marketplace.market.tables import BIDS, LEASES, lease_key
 from marketplace.protocol.errors import MarketCode
 from marketplace.protocol.messages import PostBond, PutBid, WithdrawBond
@@ -73,6 +74,12 @@ def stands(store: Store, provider: str) -> bool:
 def units_of(offer: Offer) -> int:
     """What an offer counts for: its GPUs, a host without any for one."""
     return max(1, len(offer.devices))
+
+
+def minimum_of(store: Store) -> int:
+    """The bond for each GPU that is asked now, from state alone."""
+    found = store.get(params.PARAMETERS, "bond_minimum")
+    return found.value if found else PARAMETERS["bond_minimum"][0]
 
 
 def needed(store: Store, minimum: int, provider: str, denomination: str, besides: str = "") -> int:
