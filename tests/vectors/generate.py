@@ -7,13 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ledger.machine import escrow
 from ledger.machine.accounts import NETWORK_ACCOUNT
 from ledger.machine.machine import Machine
 from ledger.protocol import keys
 from ledger.protocol.encoding import encode
+from ledger.protocol.genesis import Genesis
 from ledger.protocol.messages import Delegate, Deposit, SetParameter, Transfer
 from ledger.protocol.transaction import rotation_bytes
+from marketplace.market.module import Market
 from tests.ledger import independent
 from tests.ledger.machine.chain import ADA, BOB, CAT, CHAIN, CREDIT, GOVERNOR, START, Chain, User, genesis
 
@@ -87,6 +91,16 @@ def proofs() -> list[dict[str, Any]]:
     return [{"root": machine.head.state_root, "proof": json.loads(encode(machine.prove(name)))} for name in names]
 
 
+def log() -> dict[str, Any]:
+    """The blocks of a market from before there were bonds, as they were stored, with the hash and root that they lead to."""
+    stored = json.loads((FOLDER / "log.json").read_text())
+    machine = Machine(msgspec.convert(stored["genesis"], Genesis), [Market()])
+    for time_ms, raws in stored["blocks"]:
+        machine.apply_block(time_ms, [machine.codec.decode(raw.encode()) for raw in raws])
+    machine.invariants()
+    return stored | {"head": machine.head.hash, "root": machine.head.state_root}
+
+
 def vectors() -> dict[str, Any]:
     """All sets by file name."""
     return {
@@ -98,6 +112,7 @@ def vectors() -> dict[str, Any]:
         "transactions": transactions(),
         "state": blocks(),
         "proofs": proofs(),
+        "log": log(),
     }
 
 

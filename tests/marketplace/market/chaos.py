@@ -200,7 +200,8 @@ class Chaos:
             *[(NAME_OF[d.owner], m.UpdateDeployment(dseq=d.dseq, hash="b" * 64, version=d.version)) for d in deployments],
         ]
         if orders and bids:
-            order, bid = rng.choice(orders), rng.choice(bids)
+            # Only those of manual selection wait for their owner.
+            order, bid = rng.choice([o for o in orders if o.group.selection == "manual"] or orders), rng.choice(bids)
             take = m.TakeBid(host=bid.host, order=ORDERS.key(order), provider=bid.provider, version=bid.version)
             choices += [(NAME_OF[order.owner], take)] * 3
         return rng.choice(choices)
