@@ -84,7 +84,7 @@ def _components() -> Json:
         "Problem": _object(problem),
         "Status": _object(_STATUS),
         "Account": _object({"address": _TEXT, "balances": {"type": "object"}, "key": _TEXT, "sequence": _COUNT, "version": _COUNT,
-                            "delegations": {"type": "array"}}),
+                            "bonds": {"type": "array"}, "delegations": {"type": "array"}}),
         "Purse": _object({"id": _TEXT, "owner": _TEXT, "denomination": _TEXT, "state": _TEXT, "balance": _AMOUNT,
                           "accrued": _AMOUNT, "dues": _AMOUNT, "reserve": _AMOUNT, "free": _AMOUNT, "rate_per_hour": _AMOUNT}),
         "Header": _object(header),

@@ -43,7 +43,7 @@ def plain(record: msgspec.Struct) -> Json:
 
 
 def account(store: Store, record: Account) -> Json:
-    """An account with its delegations."""
+    """An account with its bonds and delegations."""
     delegations = [plain(d) for d in store.find(DELEGATIONS, "address", record.address)]
     return {
         "address": record.address,
@@ -51,6 +51,7 @@ def account(store: Store, record: Account) -> Json:
         "key": record.key,
         "sequence": record.sequence,
         "version": record.version,
+        "bonds": [bond(store, b) for b in store.find(BONDS, "address", record.address)],
         "delegations": [{k: v for k, v in d.items() if k != "address"} for d in delegations],
     }
 

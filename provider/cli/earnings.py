@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, home_path, node_option
 from ledger.cli.output import credits, emit, output_option
 from ledger.cli.unlock import keystore, unlock_key
@@ -59,19 +58,13 @@ def bond() -> None:
 @home_option
 @output_option
 def show(address: str | None, key_name: str, node: str, output: str) -> None:
-    """Show the bonds of the provider ADDRESS, or of the key that signs, with what is asked for each GPU."""
-    from marketplace.client import ApiError, NodeClient
+    """Show the bonds of the account ADDRESS, or of the key that signs, with what is asked for each GPU."""
+    from marketplace.client import NodeClient
 
     address = address or keystore().info(key_name).address
     with NodeClient(node) as client:
         parameters = client.parameters()
-        try:
-            found = client.provider(address)["bonds"]
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            fix = "a provider registers when it starts: gpubid provider start"
-            raise CommandFailed(f"{address} is no provider yet", Exit.NOT_FOUND, fix=fix) from None
+        found = client.account(address)["bonds"]
     rows = [
         (b["denomination"], *(credits(b[name]) for name in ("balance", "needed", "cut", "leaving")), b["leaves_ms"] or "–")
         for b in found

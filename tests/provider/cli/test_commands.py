@@ -47,8 +47,9 @@ def test_a_bond_is_posted_shown_and_asked_back(tmp_path: Path) -> None:
     with listening(tmp_path / "node") as node:
         user = Typist(tmp_path / "user", node.url)
         own = user.key()
-        user.ok("account", "faucet")
         assert user.run("provider", "bond", "show").returncode == 3
+        user.ok("account", "faucet")
+        assert user.json("provider", "bond", "show")["bonds"] == []
         assert user.run("provider", "bond", "withdraw", "1").returncode == 3
         register = {"type": "RegisterProvider", "endpoint": "https://127.0.0.1:1", "gateway_key": "0" * 64}
         unsigned = tmp_path / "unsigned"
