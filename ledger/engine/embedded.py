@@ -69,7 +69,7 @@ class Engine:
         self._queue_bytes = 0
         self._subscribers: list[Callable[[StoredBlock], None]] = []
         self._verifying = Verifying()
-        self._checkpoints = Checkpoints(log)
+        self._checkpoints = Checkpoints(log, machine)
         self._closing = False
         self._head = machine.head
         self._failure: BaseException | None = None
@@ -250,7 +250,7 @@ class Engine:
                 subscriber(stored)
             except Exception:
                 _log.exception("a subscriber failed", height=stored.header.height)
-        self._checkpoints.after_block(self.machine, len(stored.raws))
+        self._checkpoints.after_block(self.machine, stored)
 
     def _apply(
         self, entries: Sequence[Entry], verdicts: Sequence[bool], answers: list[tuple[Entry, Outcome]]
@@ -272,7 +272,7 @@ class Engine:
         if refusals:
             for signed, refusal in refusals:
                 answers.append((chosen.pop(signed.id), self._refused(signed, refusal)))
-        stored = StoredBlock(raws=[entry[0].raw for entry in chosen.values()], result=result)
+        stored = StoredBlock(raws=[entry[0].raw for entry in chosen.values()], result=result, change=self.machine.change)
         self._store.append(stored)
         self._head = result.header
         answers.extend(zip(chosen.values(), result.receipts, strict=True))
@@ -364,7 +364,7 @@ class Engine:
         write_export(self._store, self.genesis, self.head.height, path)
 
     def close(self) -> None:
-        """Write what is queued, keep a checkpoint, end; harmless when repeated."""
+        """Write what is queued, end; harmless when repeated."""
         with self._work:
             if self._closing:
                 return
@@ -372,7 +372,6 @@ class Engine:
             self._work.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        self._checkpoints.close(None if self._failure is not None else self.machine)
         self._store.close()
 
 

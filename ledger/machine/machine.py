@@ -14,6 +14,7 @@ from ledger.machine.invariants import block_moves, check_all
 from ledger.machine.module import Handler, Module
 from ledger.machine.remembered import Remembered
 from ledger.machine.schedule import SCHEDULE, Agenda
+from ledger.machine.snapshot import Parts
 from ledger.machine.store import Store
 from ledger.machine.tree import Tree
 from ledger.protocol import genesis as rules
@@ -50,13 +51,15 @@ class Machine:
         self._wire(genesis, modules)
         self._allocate()
         self._start()
+        snapshot.first(self.store, self._tree, self._shards)
+        self.store.forget()
         self.head = Header(
             chain_id=genesis.chain_id,
             height=0,
             parent=genesis.hash,
             protocol=genesis.protocol,
             results=results_hash(*encode_results((), (), ())),
-            state_root=self._commit(),
+            state_root=self._state_root(),
             time_ms=genesis.time_ms,
             transactions=transactions_hash([]),
         )
@@ -81,6 +84,9 @@ class Machine:
         self._remembered = Remembered()
         self._tree = Tree()
         self._crowding = Crowding(self._tree)
+        self._shards = snapshot.Shards()
+        self.change = snapshot.NO_CHANGE
+        """What the newest block changed; of the next one when that is applied."""
         self._governance.follow(self.store)
 
     def _allocate(self) -> None:
@@ -225,7 +231,7 @@ class Machine:
             ctx.delegated = admission.admit(ctx, transaction)
         except Rejected as refusal:
             return self._not_admitted(signed, index, ctx, refusal, refusals)
-        mark = store.mark()
+        mark = store.mark()  # what `admit` wrote stays: a refusal costs as much as a success
         code, detail = 0, ""
         try:
             handlers = self._handlers
@@ -237,6 +243,7 @@ class Machine:
             store.rollback(mark)
             code, detail = int(refusal.code), refusal.detail
             ctx.events = []
+        store.keep()
         receipt = Receipt(signed.id, ctx.height, index, code, tuple(ctx.events), detail)
         if transaction.nonce:
             self._remembered.add(signed.id, signed.signed_bytes, transaction.valid_until, receipt)
@@ -256,19 +263,26 @@ class Machine:
         return receipt
 
     def _commit(self) -> str:
-        """Bring the tree up to date with what changed, check the money, empty the undo log; return the root in hex."""
+        """Take down what changed, in the tree and as `change`; check the money; empty the undo log; return the root in hex."""
         changes = list(self.store.changes())
         block_moves(changes)
-        # key_hash(f"{table.name}/{key}") and value_hash(encode(new)), without a call for each.
-        self._tree.update(
-            [
-                (
-                    sha256(table.prefix + key.encode()).digest(),
-                    None if new is None else sha256(b"\x00" + encode(new)).digest(),
-                )
-                for table, key, _, new in changes
-            ]
-        )
+        entries: list[tuple[bytes, bytes | None]] = []
+        lines: dict[str, list[bytes]] = {}
+        gone: dict[str, list[str]] = {}
+        for table, key, old, new in changes:
+            # key_hash(f"{table.name}/{key}") and value_hash(encode(new)), without a call for each.
+            kh = sha256(table.prefix + key.encode()).digest()
+            if new is None:
+                entries.append((kh, None))
+                gone.setdefault(table.name, []).append(key)
+                continue
+            value = encode(new)
+            entries.append((kh, sha256(b"\x00" + value).digest()))
+            lines.setdefault(table.name, []).append(value)
+            if old is None:
+                self._shards.add(kh[0], table.name, key)
+        self._tree.update(entries)
+        self.change = snapshot.pack_change(lines, gone, self._remembered.take_new())
         self.store.forget()
         return self._state_root()
 
@@ -314,25 +328,38 @@ class Machine:
         value = None if record is None else encode(record)
         return build(key, value, self._tree.bucket(kh), self._tree.path(kh), self._remembered.roots())
 
+    def shard(self, number: int) -> bytes:
+        """Return one of the 256 shards of the state as it is now, for `load`."""
+        return self._shards.dump(number, self.store)
+
+    def remembered_ids(self) -> list[tuple[int, bytes]]:
+        """Return (minute, ids of 32 bytes each in order of application) of all that is remembered."""
+        return [(minute, bytes.fromhex("".join(names))) for minute, names in self._remembered.ids()]
+
     def snapshot(self) -> bytes:
-        """Return the whole state with its head, for `restore`."""
-        return snapshot.dump(self.head, self.store, list(self._remembered.ids()))
+        """Return the whole state with genesis and head, for `restore`."""
+        return snapshot.dump(self.genesis, self.head, self.store, self._shards, self.remembered_ids())
 
     @classmethod
     def restore(cls, genesis: Genesis, modules: Sequence[Module], data: bytes) -> Self:
         """Return a machine in the state of a snapshot; ValueError where the state does not have its head's root."""
+        found = snapshot.load(data)
+        if found.genesis != genesis:
+            raise ValueError(f"the snapshot is of chain {found.genesis.chain_id}, or of another genesis")
+        return cls.load(genesis, modules, found.head, Parts(shards=found.shards, changes=(), ids=(found.ids,)))
+
+    @classmethod
+    def load(cls, genesis: Genesis, modules: Sequence[Module], head: Header, parts: Parts) -> Self:
+        """Return a machine in the state of `parts`; ValueError where that does not have the root of `head`."""
         machine = cls.__new__(cls)
         machine._wire(genesis, modules)
-        head, ids = snapshot.load(data, machine.store)
-        if head.chain_id != genesis.chain_id:
-            raise ValueError(f"the snapshot is of chain {head.chain_id}")
-        for minute, names in ids:
-            for id in names:
-                machine._remembered.add(id, bytes.fromhex(id), minute * 60_000, None)
-        machine._start()
+        snapshot.fill(parts, machine.store, machine._tree, machine._shards, machine._remembered)
+        machine._remembered.forget(head.time_ms)
         machine.head = head
-        if machine._commit() != head.state_root:
+        # Before anything is made of it: only a state that was committed can be relied on to make sense.
+        if head.chain_id != genesis.chain_id or machine._state_root() != head.state_root:
             raise ValueError("the state of the snapshot does not have the root that its header names")
+        machine._start()
         return machine
 
     def invariants(self) -> None:

@@ -20,14 +20,20 @@ class _Minute:
         self.receipts: dict[str, Receipt | None] = {}
         self.new: list[bytes] = []
         self._hasher = sha256(b"\x03")
-        self._root = b""
+        self.root = b""
 
-    def root(self) -> bytes:
-        if self.new:
-            self._hasher.update(b"".join(self.new))
-            self.new.clear()
-            self._root = self._hasher.digest()
-        return self._root
+    def take_new(self) -> bytes:
+        packed = b"".join(self.new)
+        self.new.clear()
+        self._hasher.update(packed)
+        self.root = self._hasher.digest()
+        return packed
+
+    def load(self, packed: bytes) -> None:
+        names = packed.hex()
+        self.receipts.update(dict.fromkeys([names[at : at + 64] for at in range(0, len(names), 64)]))
+        self._hasher.update(packed)
+        self.root = self._hasher.digest()
 
 
 class Remembered:
@@ -58,6 +64,14 @@ class Remembered:
         minute.receipts[id] = receipt
         minute.new.append(packed)
 
+    def load(self, minute: int, packed: bytes) -> None:
+        """Remember ids of 32 bytes each, in order of application, whose validity ends in a minute; without receipts."""
+        self._minutes.setdefault(minute, _Minute()).load(packed)
+
+    def take_new(self) -> list[tuple[int, bytes]]:
+        """Return (minute, packed ids) of what was added since the last call, which the roots cover from now on."""
+        return [(number, minute.take_new()) for number, minute in self._minutes.items() if minute.new]
+
     def forget(self, now_ms: int) -> None:
         """Drop the minutes in which nothing can be valid any more."""
         for number in [n for n in self._minutes if n < now_ms // MINUTE_MS]:
@@ -65,7 +79,7 @@ class Remembered:
 
     def roots(self) -> list[tuple[int, bytes]]:
         """Return (m, S_m) in ascending order of m."""
-        return [(number, self._minutes[number].root()) for number in sorted(self._minutes)]
+        return [(number, self._minutes[number].root) for number in sorted(self._minutes)]
 
     def ids(self) -> Iterator[tuple[int, list[str]]]:
         """Iterate over (m, ids in order of application), m ascending."""
