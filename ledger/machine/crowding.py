@@ -1,12 +1,15 @@
 """Buckets of the state tree are capped: nobody may make proofs and blocks slow by grinding keys into one of them.
 
-Only transactions are held to it. What falls due and what matching writes goes on: it may fill a bucket beyond the cap,
-and then transactions can add nothing to it.
+Only transactions are held to it, and only for what they bring in themselves: what falls due and what matching writes
+goes on, and so does the scheduling of something that exists, or a stranger who fills the right bucket could keep a lease
+from starting. That may fill a bucket beyond the cap; then nothing new is let into it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
+from ledger.machine.accounts import NETWORK_ACCOUNT
+from ledger.machine.schedule import SCHEDULE
 from ledger.machine.store import Table
 from ledger.machine.tree import Tree
 from ledger.protocol.errors import Code, require
@@ -27,12 +30,13 @@ class Crowding:
         """Forget the last block's: they are in the tree."""
         self._made.clear()
 
-    def admit(self, made: Iterable[tuple[Table[Any], str]], most: int) -> None:
-        """Count what a transaction made; BUCKET_FULL where a bucket would have more than `most` entries.
+    def admit(self, made: Sequence[tuple[Table[Any], str]], most: int) -> None:
+        """Count what a transaction made; BUCKET_FULL where what it brings in would be beyond entry `most` of its bucket.
 
         What was deleted in the block still counts, until the next.
         """
         mine: dict[bytes, set[bytes]] = {}
+        brought = {key for table, key in made if table is not SCHEDULE}
         for table, key in made:
             kh = key_hash(f"{table.name}/{key}")
             bucket = self._tree.bucket(kh)
@@ -41,8 +45,13 @@ class Crowding:
                 continue
             new = mine.setdefault(kh[:2], set())
             new.add(kh)
+            follows = key == NETWORK_ACCOUNT or (table is SCHEDULE and key.partition("/")[2] not in brought)
             count = len(bucket) // _ENTRY + len(there) + len(new)
-            require(count <= most, Code.BUCKET_FULL, f"{table.name}/{key}: its bucket of the state tree holds {most} records")
+            require(
+                follows or count <= most,
+                Code.BUCKET_FULL,
+                f"{table.name}/{key}: its bucket of the state tree holds {most} records",
+            )
         for prefix, new in mine.items():
             self._made.setdefault(prefix, set()).update(new)
 

@@ -5,10 +5,13 @@ from collections import defaultdict
 import pytest
 
 from ledger.machine import escrow
+from ledger.machine.accounts import ACCOUNTS, NETWORK_ACCOUNT
 from ledger.machine.crowding import Crowding
+from ledger.machine.delegation import DELEGATIONS
 from ledger.machine.machine import Machine
 from ledger.machine.params import LEDGER_PARAMETERS
 from ledger.machine.purse import PURSES
+from ledger.machine.schedule import SCHEDULE
 from ledger.machine.store import Store
 from ledger.machine.tree import Tree
 from ledger.protocol.encoding import encode
@@ -95,6 +98,20 @@ def test_modules_are_not_refused(chain: Chain) -> None:
     assert out == [0]
     assert chain.send(ADA, opened(FOUR[3])).code == Code.BUCKET_FULL
     chain.machine.invariants()
+
+
+def test_what_follows_from_something_that_exists_is_not_refused() -> None:
+    """Nobody keeps a meter from starting by filling the bucket of its purse's events; events of what is brought in count."""
+    crowding = Crowding(Tree())
+    existing, own = "purse_dry/p", "delegation_expiry/a/k"
+    crowding.admit([(SCHEDULE, existing)], 0)
+    assert refused(crowding.admit, [(DELEGATIONS, "a/k"), (SCHEDULE, own)], 0) == Code.BUCKET_FULL
+    places = [key_hash(f"schedule/{own}"), key_hash(f"delegation/{own.partition('/')[2]}")]
+    assert places[0][:2] != places[1][:2]
+    full = Tree()
+    full.update([(places[0][:2] + bytes(30), value_hash(b"x"))])
+    assert refused(Crowding(full).admit, [(DELEGATIONS, "a/k"), (SCHEDULE, own)], 1) == Code.BUCKET_FULL
+    Crowding(full).admit([(SCHEDULE, own), (ACCOUNTS, NETWORK_ACCOUNT)], 0)
 
 
 def test_what_was_deleted_counts_until_the_next_block() -> None:
