@@ -29,7 +29,12 @@ _COUNT: Final = {"type": "integer", "minimum": 0}
 _AMOUNT: Final = {"type": "string", "pattern": "^-?[0-9]+$"}
 
 _EXTRA: Final[dict[str, Json]] = {
-    "Provider": {"hosts": {"type": "array", "items": ref("Host")}, "attestations": {"type": "array"}, "open_leases": _COUNT},
+    "Provider": {
+        "bonds": {"type": "array"},
+        "hosts": {"type": "array", "items": ref("Host")},
+        "attestations": {"type": "array"},
+        "open_leases": _COUNT,
+    },
     "Host": {"id": _TEXT},
     "Bid": {
         "id": _TEXT,
@@ -47,6 +52,7 @@ _EXTRA: Final[dict[str, Json]] = {
         "cost": _AMOUNT,
         "paid": _AMOUNT,
         "up_ms": _COUNT,
+        "least_ms": _COUNT,
         "time_ms": _COUNT,
         "dry_at_ms": {"anyOf": [_COUNT, {"type": "null"}]},
     },
@@ -78,9 +84,9 @@ def _components() -> Json:
         "Problem": _object(problem),
         "Status": _object(_STATUS),
         "Account": _object({"address": _TEXT, "balances": {"type": "object"}, "key": _TEXT, "sequence": _COUNT, "version": _COUNT,
-                            "delegations": {"type": "array"}}),
+                            "bonds": {"type": "array"}, "delegations": {"type": "array"}}),
         "Purse": _object({"id": _TEXT, "owner": _TEXT, "denomination": _TEXT, "state": _TEXT, "balance": _AMOUNT,
-                          "accrued": _AMOUNT, "free": _AMOUNT, "rate_per_hour": _AMOUNT}),
+                          "accrued": _AMOUNT, "dues": _AMOUNT, "reserve": _AMOUNT, "free": _AMOUNT, "rate_per_hour": _AMOUNT}),
         "Header": _object(header),
         "Headers": _object({"items": {"type": "array", "items": ref("Header")}, "next": {"anyOf": [_TEXT, {"type": "null"}]}}),
         "Block": _object(header | {"signed": {"type": "array"}, "receipts": {"type": "array", "items": ref("Receipt")},

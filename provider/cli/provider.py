@@ -9,6 +9,7 @@ from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, home_path, node_option
 from ledger.cli.output import credits, emit, output_option, say
 from ledger.cli.unlock import keystore, unlock_key
+from provider.cli.earnings import bond, payout
 
 DEFAULT_DOCKER = "unix:///var/run/docker.sock"
 
@@ -23,6 +24,10 @@ def docker_option(function: "click.decorators.FC") -> "click.decorators.FC":
 @click.group()
 def provider() -> None:
     """Offer this host's GPUs and run leases on it."""
+
+
+provider.add_command(bond)
+provider.add_command(payout)
 
 
 @provider.command("start")

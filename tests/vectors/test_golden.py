@@ -16,7 +16,7 @@ from tests.ledger import independent
 from tests.vectors.generate import vectors
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ["accounts", "transactions", "state", "proofs"]
+NAMES = ["accounts", "transactions", "state", "proofs", "pledges", "log"]
 
 
 def golden(name: str) -> Any:

@@ -11,6 +11,8 @@ from ledger.protocol.keys import verify as good
 from ledger.protocol.proof import Proof
 from ledger.protocol.proof import verify as holds
 from marketplace.market.tables import TABLES
+from marketplace.node.hub import frames_of
+from marketplace.protocol.messages import PostBond
 from tests.marketplace.node.market_story import PROVIDER, TENANT, activate, deploy, group, offer
 from tests.marketplace.node.serving import Served, address
 
@@ -43,7 +45,8 @@ def test_a_lease_from_every_side(story: Served) -> None:
     assert whole["leases"][0]["id"] == lease["id"]
     assert whole["orders"][0]["state"] == "matched"
     purse = story.get(f"/v1/purses/{address(TENANT)}/1")
-    assert int(purse["balance"]) == int(purse["accrued"]) + int(purse["free"])
+    assert int(purse["balance"]) == sum(int(purse[name]) for name in ("accrued", "dues", "reserve", "free"))
+    assert (purse["dues"], purse["reserve"], lease["least_ms"]) == ("0", "0", 0)
     assert purse["rate_per_hour"] == lease["rate_per_hour"]
 
 
@@ -57,6 +60,16 @@ def test_bids_and_what_is_free(story: Served) -> None:
     assert story.get(f"/v1/bids/{bid['id']}")["version"] == bid["version"]
     assert story.get(f"/v1/providers/{address(PROVIDER)}")["open_leases"] == 1
     assert story.get("/v1/hosts", provider=address(PROVIDER))["items"][0]["host"] == "h1"
+
+
+def test_a_bond_shows_with_its_provider(story: Served) -> None:
+    """What a provider pledged is in its view, as strings; who follows the provider hears of it."""
+    receipt = story.done(PROVIDER, PostBond(amount="7", denomination="ucredit"))
+    (bond,) = story.get(f"/v1/providers/{address(PROVIDER)}")["bonds"]
+    assert (bond["balance"], bond["needed"], bond["leaves_ms"]) == ("7", "0", 0)
+    stored = story.node.engine.block(receipt["height"])
+    assert stored is not None
+    assert [frame.provider for frame in frames_of(stored.result) if frame.kind == "BondPosted"] == [address(PROVIDER)]
 
 
 def test_an_open_order_keeps_its_limit_secret(story: Served) -> None:
