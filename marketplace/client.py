@@ -6,7 +6,7 @@ Failures carry the exit code of a command that meets them, and what to do.
 
 import ipaddress
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,8 @@ from marketplace.protocol.errors import MarketCode
 
 if TYPE_CHECKING:
     from ledger.client import Sender
+    from ledger.notebook import Notebook
+    from ledger.protocol.receipts import SignedReceipt
 
 Json = dict[str, Any]
 
@@ -53,6 +55,9 @@ class Unreachable(Exception):
 
 class ApiError(Exception):
     """The node answered with a problem. `code` is the ledger's or market's number, 0 where it is none of theirs."""
+
+    signed: "SignedReceipt | None" = None
+    """The signed receipt of a transaction that a block refused, where it was asked for."""
 
     def __init__(self, status: int, code: int, title: str, detail: str, fix: str = "", id: str = "") -> None:
         Exception.__init__(self, f"{title}{': ' if detail else ''}{detail}")
@@ -89,13 +94,18 @@ def _loopback(host: str) -> bool:
 
 
 class NodeClient:
-    """A node at `base_url`; use as a context manager. Implements `ledger.client.Transport`; not for several threads at once."""
+    """A node at `base_url`; use as a context manager. Implements `ledger.client.Transport`; not for several threads at once.
 
-    def __init__(self, base_url: str) -> None:
+    With a `notebook` every receipt is asked for signed, checked and kept, and the node must have the key that is known.
+    """
+
+    def __init__(self, base_url: str, notebook: "Notebook | None" = None) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ApiError(0, 0, "not the URL of a node", repr(base_url), "it looks like http://127.0.0.1:8080")
         self.base_url = base_url.rstrip("/")
+        self._notebook = notebook
+        self._met: tuple[str, str] | None = None
         # A proxy of the surroundings has no business between a program and its own machine.
         self._http = httpx.Client(
             base_url=self.base_url,
@@ -219,20 +229,27 @@ class NodeClient:
 
     def faucet(self, address: str, amount: str | None = None) -> Json:
         """Ask the faucet of a development chain for `amount` micro-units; the receipt."""
-        return self._send("/v1/faucet", {"address": address} | ({"amount": amount} if amount else {}))
+        return self._receipted("/v1/faucet", {"address": address} | ({"amount": amount} if amount else {}))
 
     def post(self, raw: bytes) -> Receipt:
-        """Send a signed transaction; its receipt once it is durable. TransactionRefused, ApiError or Unreachable."""
-        return msgspec.convert(self._send("/v1/transactions", raw), Receipt)
+        """Send a signed transaction; its receipt once it is durable. TransactionRefused, ApiError or Unreachable.
+
+        With a notebook also ReceiptRefused and NodeKeyChanged: then what the node answers is worth nothing.
+        """
+        return msgspec.convert(self._receipted("/v1/transactions", raw), Receipt)
 
     def post_many(self, raws: list[bytes]) -> list[Json]:
         """Send up to 1,000 signed transactions in one request; a receipt or problem for each, in order."""
         return list(self._send("/v1/transactions/batch", b"[" + b",".join(raws) + b"]")["results"])
 
     def chain(self) -> tuple[str, int]:
-        """(chain id, block time now in ms): what a transaction needs to be valid."""
+        """(chain id, block time now in ms): what a transaction needs to be valid. NodeKeyChanged where the key is not known."""
         status = self.status()
-        return str(status["chain_id"]), int(status["time_ms"])
+        chain_id = str(status["chain_id"])
+        if self._notebook is not None and self._met is None:
+            self._notebook.meet(self.base_url, chain_id, str(status["node_key"]))
+            self._met = chain_id, str(status["node_key"])
+        return chain_id, int(status["time_ms"])
 
     def sender(self, seed: bytes, principal: str | None = None, outbox: Path | None = None) -> "Sender":
         """A sender of transactions through this node; see `ledger.client.Sender`."""
@@ -280,6 +297,35 @@ class NodeClient:
     def _send(self, path: str, body: bytes | Json) -> Json:
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
         return self._request("POST", path, content=content)
+
+    def _receipted(self, path: str, body: bytes | Json) -> Json:
+        """Send what is answered with a receipt; with a notebook the signed one, checked and kept."""
+        if self._notebook is None:
+            return self._send(path, body)
+        if self._met is None:
+            self.chain()  # before anything is sent: a node whose key changed gets nothing
+        assert self._met is not None
+        from ledger.client import envelope_of
+        from ledger.notebook import ReceiptRefused
+        from ledger.protocol.receipts import SignedReceipt
+
+        own = envelope_of(body).id if isinstance(body, bytes) else ""
+        chain_id, key = self._met
+        try:
+            found = self._send(f"{path}?signed=true", body)
+        except TransactionRefused as refusal:
+            if refusal.signed is not None:
+                said = refusal.signed.receipt
+                receipt = Receipt(id=refusal.id, height=said.height, index=said.index, code=int(refusal.code))
+                self._notebook.keep(self._notebook.check(refusal.signed, own or refusal.id, receipt, chain_id, key))
+            raise
+        try:
+            receipt = msgspec.convert(found, Receipt)
+            signed = msgspec.convert(found.pop("signed", None), SignedReceipt | None)
+        except msgspec.ValidationError as error:
+            raise ReceiptRefused(own, str(error)) from None
+        self._notebook.keep(self._notebook.check(signed, own or receipt.id, receipt, chain_id, key))
+        return found
 
     def _request(self, method: str, path: str, *, query: Json | None = None, content: bytes | None = None) -> Json:
         headers = {"content-type": "application/json"} if content is not None else {}
@@ -333,5 +379,11 @@ def _problem(status: int, body: bytes) -> ApiError:
     texts = {name: str(found.get(name, "")) for name in ("title", "detail", "fix", "id")}
     code = code_of(number) if isinstance(number, int) and number else None
     if code is not None and texts["id"]:
-        return TransactionRefused(status, code, **texts)
+        refused = TransactionRefused(status, code, **texts)
+        if "signed" in found:
+            from ledger.protocol.receipts import SignedReceipt
+
+            with suppress(msgspec.ValidationError):
+                refused.signed = msgspec.convert(found["signed"], SignedReceipt)
+        return refused
     return ApiError(status, number if isinstance(number, int) else 0, **texts)

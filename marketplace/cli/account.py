@@ -10,6 +10,7 @@ from ledger.cli.home import from_option, home_option, home_path, node_option
 from ledger.cli.output import columns, credits, describe, emit, output_option
 from ledger.cli.unlock import keystore, unlock_key
 from marketplace.cli.amounts import micro_of
+from marketplace.cli.connect import connect, send_once
 
 if TYPE_CHECKING:
     from ledger.protocol.messages import Message
@@ -30,11 +31,10 @@ def _send(node: str, key_name: str, output: str, message: "Message", said: str) 
 
     import msgspec
 
-    from marketplace.client import NodeClient
-
     info, seed = unlock_key(key_name)
-    with NodeClient(node) as client:
-        receipt = client.sender(seed, outbox=home_path() / "outbox" / f"{info.name}").send(message)
+    folder = home_path() / "outbox" / info.name
+    with connect(node) as client:
+        receipt = send_once(client, client.sender(seed, outbox=folder), folder, message)
     data = json.loads(msgspec.json.encode(receipt))
     emit(output, data, text=f"{said}\n{receipt.id}  height {receipt.height}", names=[receipt.id])
 
@@ -91,10 +91,8 @@ def show(address: str | None, key_name: str, node: str, output: str) -> None:
 @output_option
 def faucet(amount: str | None, to: str | None, key_name: str, node: str, output: str) -> None:
     """Receive AMOUNT credits (1000 by default) from the faucet of a development chain."""
-    from marketplace.client import NodeClient
-
     address = _address(to, key_name)
-    with NodeClient(node) as client:
+    with connect(node) as client:
         receipt = client.faucet(address, str(micro_of(amount)) if amount else None)
     minted = sum(int(e["amount"]) for e in receipt["events"] if e["kind"] == "Minted")
     emit(output, receipt, text=f"{address} received {credits(minted)}", names=[receipt["id"]])

@@ -15,6 +15,7 @@ from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, node_option
 from ledger.cli.output import emit, output_option, say
 from ledger.cli.unlock import keystore, unlock_key
+from marketplace.cli.connect import connect
 
 if TYPE_CHECKING:
     from ledger.protocol.transaction import Codec, Transaction
@@ -153,11 +154,9 @@ def send(file: str, node: str, output: str) -> None:
     """Send the signed transaction in FILE (standard input by default) and print its receipt; repeating it is harmless."""
     import msgspec
 
-    from marketplace.client import NodeClient
-
     raw = _read(file)
     _codec().decode(raw)  # a mistake is found here, with its place, before anything is sent
-    with NodeClient(node) as client:
+    with connect(node) as client:
         receipt = client.post(raw)
     data = json.loads(msgspec.json.encode(receipt))
     emit(output, data, text=f"{receipt.id}  height {receipt.height}  applied", names=[receipt.id])
