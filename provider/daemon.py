@@ -121,7 +121,9 @@ class Daemon:
             for warning in inventory.snapshot.warnings:
                 log.warning("inventory", warning=warning)
             offset = int(journal.fact(OFFSET_FACT, "0"))
-            ledger = NodeLedger(self.settings.node, self._seed, self.address, self.host, clock_offset_ms=offset)
+            ledger = NodeLedger(
+                self.settings.node, self._seed, self.address, self.host, clock_offset_ms=offset, outbox=home / "outbox"
+            )
             stack.callback(ledger.close)
             ledger.chain_id = inventory.chain_id = journal.fact("chain_id")
             executor = Executor(runtime, journal, ledger, devices=inventory.devices, publish_ip=self.settings.publish_ip)
@@ -207,6 +209,7 @@ class Daemon:
         self._check_chain(ledger, journal)
         if ledger.chain_id != before:
             self._open_account(ledger)
+        ledger.settle()
         inventory.chain_id = ledger.chain_id
         self._joined = True
 

@@ -5,9 +5,11 @@ No answer is `LedgerUnreachable`: nothing is known, and nothing is concluded fro
 
 import threading
 import time
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
+import structlog
 
 from ledger.protocol.errors import Rejected
 from ledger.protocol.messages import Message
@@ -18,6 +20,8 @@ from marketplace.protocol.resources import ResourceUnit
 from provider.leases.model import Wanted
 
 SEND_S: Final = 60
+
+log = structlog.get_logger("provider")
 
 
 class LedgerUnreachable(Exception):
@@ -94,14 +98,20 @@ def wanted_of(view: dict[str, Any]) -> Wanted:
 
 
 class NodeLedger:
-    """The ledger over a node's REST interface; safe from any thread. `clock_offset_ms` is the last known one, of a journal."""
+    """The ledger over a node's REST interface; safe from any thread.
 
-    def __init__(self, url: str, seed: bytes, provider: str, host: str, *, clock_offset_ms: int = 0) -> None:
+    `clock_offset_ms` is the last known one, of a journal; `outbox` keeps what is sent until its result is known.
+    """
+
+    def __init__(
+        self, url: str, seed: bytes, provider: str, host: str, *, clock_offset_ms: int = 0, outbox: Path | None = None
+    ) -> None:
         self.chain_id = ""
         self.provider = provider
         self.host = host
         self.url = url
         self._seed = seed
+        self._outbox = outbox
         self._local = threading.local()
         self._clients: list[NodeClient] = []
         self._lock = threading.Lock()
@@ -194,8 +204,23 @@ class NodeLedger:
 
         with self._sending:
             try:
-                self.client().sender(self._seed, self.provider).send(*messages, timeout_s=SEND_S)
+                self.client().sender(self._seed, self.provider, outbox=self._outbox).send(*messages, timeout_s=SEND_S)
             except Rejected:
                 raise
             except (NoAnswer, Unreachable, ApiError) as error:
                 raise LedgerUnreachable(str(error)) from None
+
+    def settle(self) -> None:
+        """Send again what an earlier process, or a silence, left without a known result; what is unknown still stays."""
+        from ledger.client import Outbox, settle
+
+        if self._outbox is None:
+            return
+        with self._sending:
+            try:
+                found = settle(self.client(), Outbox(self._outbox), timeout_s=0)
+            except (Unreachable, ApiError) as error:
+                raise LedgerUnreachable(str(error)) from None
+        for left in found:
+            result = "applied" if left.receipt is not None else str(left.refusal or "not known yet")
+            log.info("a transaction was left without a result", id=left.envelope.id, result=result)
