@@ -128,21 +128,6 @@ class Notebook:
 
     # What they signed.
 
-    def check(self, signed: SignedReceipt | None, id: str, receipt: Receipt, chain_id: str, key: str) -> SignedReceipt:
-        """The signed form of `receipt`, found to say the same under `key`; ReceiptRefused says what is wrong."""
-        if signed is None:
-            raise ReceiptRefused(id, "it is not signed")
-        said = signed.receipt
-        if signed.node_key != key:
-            raise ReceiptRefused(id, f"it is signed by {signed.node_key}, the node's key is {key}")
-        if (said.id, said.chain_id) != (id, chain_id):
-            raise ReceiptRefused(id, f"it is about {said.id} of chain {said.chain_id}")
-        if (receipt.id, receipt.height, receipt.index, receipt.code) != (id, said.height, said.index, said.code):
-            raise ReceiptRefused(id, "what is signed is not what is said beside it")
-        if not is_signed(signed):
-            raise ReceiptRefused(id, "the signature does not match")
-        return signed
-
     def keep(self, statement: Statement) -> None:
         """Write down a statement whose signature was found good, durably."""
         chain_id = statement.said.chain_id
@@ -203,6 +188,19 @@ class Notebook:
             raise NotebookError(f"what the node signed cannot be kept in {self._folder}: {error.strerror}") from None
         finally:
             os.close(descriptor)
+
+
+def check_receipt(signed: SignedReceipt, id: str, receipt: Receipt, chain_id: str, key: str) -> None:
+    """ReceiptRefused unless `signed` says under `key` what `receipt` says of transaction `id` of that chain."""
+    said = signed.receipt
+    if signed.node_key != key:
+        raise ReceiptRefused(id, f"it is signed by {signed.node_key}, the node's key is {key}")
+    if (said.id, said.chain_id) != (id, chain_id):
+        raise ReceiptRefused(id, f"it is about {said.id} of chain {said.chain_id}")
+    if (receipt.id, receipt.height, receipt.index, receipt.code) != (id, said.height, said.index, said.code):
+        raise ReceiptRefused(id, "what is signed is not what is said beside it")
+    if not is_signed(signed):
+        raise ReceiptRefused(id, "the signature does not match")
 
 
 def read_lines(path: Path) -> list[bytes]:

@@ -6,7 +6,7 @@ Failures carry the exit code of a command that meets them, and what to do.
 
 import ipaddress
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
@@ -56,8 +56,8 @@ class Unreachable(Exception):
 class ApiError(Exception):
     """The node answered with a problem. `code` is the ledger's or market's number, 0 where it is none of theirs."""
 
-    signed: "SignedReceipt | None" = None
-    """The signed receipt of a transaction that a block refused, where it was asked for."""
+    signed: Any = None
+    """The signed receipt of a transaction that a block refused, as it came, where it was asked for."""
 
     def __init__(self, status: int, code: int, title: str, detail: str, fix: str = "", id: str = "") -> None:
         Exception.__init__(self, f"{title}{': ' if detail else ''}{detail}")
@@ -204,6 +204,11 @@ class NodeClient:
         """The receipt of a transaction of any age."""
         return self._object(f"/v1/transactions/{percent(id)}")
 
+    def signed_receipt(self, id: str) -> "SignedReceipt":
+        """The receipt of a transaction, signed now; with a notebook checked and kept. ApiError 404, ReceiptRefused."""
+        found = self._object(f"/v1/transactions/{percent(id)}", {"signed": "true"})
+        return self._checked(found, id, self.chain()[0])
+
     def proof(self, key: str) -> Json:
         """A proof about the record of full key `table/key`, with header and signed checkpoint."""
         return self._object(f"/v1/proofs/{percent(key)}")
@@ -250,6 +255,15 @@ class NodeClient:
             self._notebook.meet(self.base_url, chain_id, str(status["node_key"]))
             self._met = chain_id, str(status["node_key"])
         return chain_id, int(status["time_ms"])
+
+    def key(self) -> str:
+        """The node's key in hex: with a notebook the one that is known, otherwise what it says. NodeKeyChanged."""
+        if self._notebook is None:
+            return str(self.status()["node_key"])
+        if self._met is None:
+            self.chain()
+        assert self._met is not None
+        return self._met[1]
 
     def sender(self, seed: bytes, principal: str | None = None, outbox: Path | None = None) -> "Sender":
         """A sender of transactions through this node; see `ledger.client.Sender`."""
@@ -302,30 +316,36 @@ class NodeClient:
         """Send what is answered with a receipt; with a notebook the signed one, checked and kept."""
         if self._notebook is None:
             return self._send(path, body)
-        if self._met is None:
-            self.chain()  # before anything is sent: a node whose key changed gets nothing
-        assert self._met is not None
         from ledger.client import envelope_of
-        from ledger.notebook import ReceiptRefused
-        from ledger.protocol.receipts import SignedReceipt
 
+        chain_id, _ = self.chain()  # before anything is sent: a node whose key changed gets nothing
         own = envelope_of(body).id if isinstance(body, bytes) else ""
-        chain_id, key = self._met
         try:
             found = self._send(f"{path}?signed=true", body)
         except TransactionRefused as refusal:
             if refusal.signed is not None:
-                said = refusal.signed.receipt
-                receipt = Receipt(id=refusal.id, height=said.height, index=said.index, code=int(refusal.code))
-                self._notebook.keep(self._notebook.check(refusal.signed, own or refusal.id, receipt, chain_id, key))
+                said = {"id": refusal.id, "code": int(refusal.code), "signed": refusal.signed}
+                self._checked(said, own or refusal.id, chain_id)
             raise
-        try:
-            receipt = msgspec.convert(found, Receipt)
-            signed = msgspec.convert(found.pop("signed", None), SignedReceipt | None)
-        except msgspec.ValidationError as error:
-            raise ReceiptRefused(own, str(error)) from None
-        self._notebook.keep(self._notebook.check(signed, own or receipt.id, receipt, chain_id, key))
+        self._checked(found, own or str(found.get("id")), chain_id)
+        found.pop("signed")
         return found
+
+    def _checked(self, found: Json, id: str, chain_id: str) -> "SignedReceipt":
+        """The signed receipt in an answer about transaction `id`, found good and kept. ReceiptRefused."""
+        from ledger.notebook import ReceiptRefused, check_receipt
+        from ledger.protocol.receipts import SignedReceipt
+
+        try:
+            signed = msgspec.convert(found.get("signed"), SignedReceipt)
+            # A problem names no place: then the signed one stands for itself.
+            receipt = msgspec.convert({"height": signed.receipt.height, "index": signed.receipt.index} | found, Receipt)
+        except msgspec.ValidationError as error:
+            raise ReceiptRefused(id, f"it is not signed, or not as it should be: {error}") from None
+        check_receipt(signed, id, receipt, chain_id, self.key())
+        if self._notebook is not None:
+            self._notebook.keep(signed)
+        return signed
 
     def _request(self, method: str, path: str, *, query: Json | None = None, content: bytes | None = None) -> Json:
         headers = {"content-type": "application/json"} if content is not None else {}
@@ -380,10 +400,6 @@ def _problem(status: int, body: bytes) -> ApiError:
     code = code_of(number) if isinstance(number, int) and number else None
     if code is not None and texts["id"]:
         refused = TransactionRefused(status, code, **texts)
-        if "signed" in found:
-            from ledger.protocol.receipts import SignedReceipt
-
-            with suppress(msgspec.ValidationError):
-                refused.signed = msgspec.convert(found["signed"], SignedReceipt)
+        refused.signed = found.get("signed")
         return refused
     return ApiError(status, number if isinstance(number, int) else 0, **texts)
