@@ -8,7 +8,7 @@ from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.output import describe, emit, say
 from ledger.notebook import read_lines
 from ledger.protocol.encoding import encode
-from ledger.protocol.errors import Rejected
+from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.receipts import Evidence, SignedReceipt, Statement, decode_statement
 from marketplace.cli.connect import notebook
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ledger.engine.export import VerifyReport
 
 Json = dict[str, Any]
+
+_FORM = "it is what gpubid ledger receipt show or gpubid ledger checkpoint prints with -o json"
 
 
 def statement_in(found: object) -> Statement:
@@ -36,9 +38,13 @@ def statements_of(path: Path) -> list[Statement]:
             return [statement_in(msgspec.json.decode(raw))]
         except msgspec.DecodeError:
             return [statement_in(msgspec.json.decode(line)) for line in read_lines(path)]
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, Rejected) as error:
-        fix = "it is what gpubid ledger receipt show or gpubid ledger checkpoint prints with -o json"
-        raise CommandFailed(f"{path} holds no signed receipt or checkpoint: {error}", Exit.USAGE, fix=fix) from None
+    except Rejected as error:
+        if error.code is Code.BAD_SIGNATURE:
+            fix = "it was changed, or forged: it proves nothing"
+            raise CommandFailed(f"a statement in {path} is not good: {error.detail}", Exit.FORBIDDEN, fix=fix) from None
+        raise CommandFailed(f"{path} holds no signed receipt or checkpoint: {error.detail}", Exit.USAGE, fix=_FORM) from None
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise CommandFailed(f"{path} holds no signed receipt or checkpoint: {error}", Exit.USAGE, fix=_FORM) from None
 
 
 def gather(chain_id: str, files: Iterable[Path], key: str | None) -> list[Statement]:
@@ -60,8 +66,10 @@ def gather(chain_id: str, files: Iterable[Path], key: str | None) -> list[Statem
     return found
 
 
-def conclude(found: "VerifyReport | None", borne_out: int, evidence: Sequence[Evidence], output: str, fix: str) -> None:
-    """Print what a verification came to; CommandFailed where a node is convicted."""
+def conclude(
+    found: "VerifyReport | None", borne_out: int, evidence: Sequence[Evidence], output: str, *, fix: str, late: str = ""
+) -> None:
+    """Print what a verification came to; CommandFailed where a node is convicted. `late`: what else missing blocks may mean."""
     data: Json = {"verified": found is not None and not evidence}
     if found is not None:
         data |= {"height": found.height, "state_root": found.state_root, "transactions": found.transactions}
@@ -69,6 +77,9 @@ def conclude(found: "VerifyReport | None", borne_out: int, evidence: Sequence[Ev
     facts = {name: value for name, value in data.items() if name != "evidence"}
     texts = [describe(facts), *(_text(item) for item in evidence)]
     emit(output, data, text="\n\n".join(texts), names=[found.state_root if found is not None else ""])
+    if evidence and all(len(item.statements) == 1 and not item.other_hash for item in evidence):
+        what = f"{len(evidence)} signed statements are about blocks that are missing: the chain was cut short"
+        raise CommandFailed(what + late, Exit.FAILURE, fix=fix)
     if evidence:
         liars = ", ".join(sorted({item.node_key for item in evidence}))
         raise CommandFailed(f"{len(evidence)} signed statements convict the node of key {liars}", Exit.FAILURE, fix=fix)

@@ -56,7 +56,7 @@ def _chain_of(path: Path) -> str:
             return ""
 
 
-def _judge(path: Path, statements: "Sequence[Statement]", output: str, *, older: bool, fix: str) -> None:
+def _judge(path: Path, statements: "Sequence[Statement]", output: str, *, older: bool, fix: str, late: str = "") -> None:
     """Replay an export, hold statements against it and against each other, and print what that came to."""
     from ledger.protocol.receipts import Witness, contradictions
     from marketplace.cli.evidence import conclude
@@ -69,11 +69,11 @@ def _judge(path: Path, statements: "Sequence[Statement]", output: str, *, older:
         if said or witness.evidence:
             # Both are told: what the node signed convicts it, and what its export says is no chain.
             say(f"gpubid: {failure}")
-            conclude(None, witness.borne_out, [*said, *witness.evidence], output, fix)
+            conclude(None, witness.borne_out, [*said, *witness.evidence], output, fix=fix)
         raise
     if not older:
         witness.end(found.height)
-    conclude(found, witness.borne_out, [*said, *witness.evidence], output, fix)
+    conclude(found, witness.borne_out, [*said, *witness.evidence], output, fix=fix, late=late)
 
 
 @ledger.command("verify")
@@ -98,8 +98,9 @@ def verify(file: Path | None, key: str | None, files: tuple[Path, ...], older: b
     from marketplace.cli.evidence import gather
 
     if file is not None:
-        fix = "keep the receipts and this file; if the file is older than the receipts, fetch a newer one or give --older"
-        _judge(file, gather(_chain_of(file), files, key), output, older=older, fix=fix)
+        fix = "keep the receipts and this file as evidence; a file older than the receipts: fetch a newer one, or give --older"
+        late = ", or the file is older than they are"
+        _judge(file, gather(_chain_of(file), files, key), output, older=older, fix=fix, late=late)
         return
     with tempfile.TemporaryDirectory(prefix="gpubid-verify-") as folder:
         path = Path(folder) / "chain.export"
