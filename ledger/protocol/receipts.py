@@ -12,12 +12,15 @@ import msgspec
 from ledger.protocol import keys
 from ledger.protocol.block import Header, Receipt
 from ledger.protocol.encoding import digest, encode
-from ledger.protocol.errors import Code, Rejected, is_final
+from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.keys import HashHex, KeyHex, SignatureHex
 from ledger.protocol.messages import TimeMs
 from ledger.protocol.transaction import ChainId
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+
+_OF_MESSAGES: Final = 200
+"""Codes from here on are of messages: they use up a transaction's nonce or sequence, so that it has no other result."""
 
 MAX_STATEMENT: Final = 4096
 """Largest signed statement that is decoded, in bytes."""
@@ -161,7 +164,7 @@ def contradictions(statements: Iterable[Statement]) -> Iterator[Evidence]:
         there = places.setdefault((*chain, receipt.height, receipt.index), statement)
         if there.receipt != receipt:
             yield _against(there, statement, "two different results at one place of one block")
-        elif is_final(receipt.code) and receipt.code != Code.RATE_LIMITED:
+        elif receipt.code == Code.OK or receipt.code >= _OF_MESSAGES:
             earlier = results.setdefault((*chain, receipt.id), statement)
             if earlier.receipt != receipt:
                 yield _against(earlier, statement, "two different results of one transaction")
