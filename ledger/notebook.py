@@ -203,6 +203,14 @@ def check_receipt(signed: SignedReceipt, id: str, receipt: Receipt, chain_id: st
         raise ReceiptRefused(id, "the signature does not match")
 
 
+def statement_in(found: object) -> Statement:
+    """The signed statement in a decoded answer of a node: alone, or beside a receipt or a proof. Rejected where it is none."""
+    body = found.get("signed", found) if isinstance(found, dict) else {}
+    body = body if isinstance(body, dict) else {}
+    kinds = [kind for kind in ("receipt", "checkpoint") if kind in body]
+    return decode_statement(encode({name: body[name] for name in (*kinds[:1], "node_key", "signature") if name in body}))
+
+
 def read_lines(path: Path) -> list[bytes]:
     """Lines of a file that are not empty; none where there is no such file."""
     try:

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.output import describe, emit, say
-from ledger.notebook import read_lines
-from ledger.protocol.encoding import encode
+from ledger.notebook import read_lines, statement_in
 from ledger.protocol.errors import Code, Rejected
-from ledger.protocol.receipts import Evidence, SignedReceipt, Statement, decode_statement
+from ledger.protocol.receipts import Evidence, SignedReceipt, Statement
 from marketplace.cli.connect import notebook
 
 if TYPE_CHECKING:
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _FORM = "it is what gpubid ledger receipt show or gpubid ledger checkpoint prints with -o json"
-
-
-def statement_in(found: object) -> Statement:
-    """The signed statement in a decoded answer of a node: alone, or beside a receipt or a proof. Rejected where it is none."""
-    body = found.get("signed", found) if isinstance(found, dict) else {}
-    body = body if isinstance(body, dict) else {}
-    kinds = [kind for kind in ("receipt", "checkpoint") if kind in body]
-    return decode_statement(encode({name: body[name] for name in (*kinds[:1], "node_key", "signature") if name in body}))
 
 
 def statements_of(path: Path) -> list[Statement]:

@@ -134,9 +134,9 @@ def export(file: Path, node: str) -> None:
 
 def _kept(client: "NodeClient", found: dict[str, Any]) -> "SignedCheckpoint":
     """The checkpoint in a node's answer, found to be signed by the key that the node is known by, and kept."""
+    from ledger.notebook import statement_in
     from ledger.protocol.errors import Rejected
     from ledger.protocol.receipts import SignedCheckpoint
-    from marketplace.cli.evidence import statement_in
 
     try:
         statement = statement_in(found)

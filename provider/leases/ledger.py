@@ -6,7 +6,7 @@ No answer is `LedgerUnreachable`: nothing is known, and nothing is concluded fro
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import structlog
@@ -18,6 +18,9 @@ from marketplace.protocol.ids import parse_lease
 from marketplace.protocol.records import LeaseState
 from marketplace.protocol.resources import ResourceUnit
 from provider.leases.model import Wanted
+
+if TYPE_CHECKING:
+    from ledger.notebook import Notebook
 
 SEND_S: Final = 60
 
@@ -209,6 +212,22 @@ class NodeLedger:
                 raise
             except (NoAnswer, Unreachable, ApiError) as error:
                 raise LedgerUnreachable(str(error)) from None
+
+    def keep_checkpoint(self, notebook: "Notebook") -> None:
+        """Keep what the node signs about its newest block: it convicts a node that shows another history later.
+
+        Rejected where it is not signed, NodeKeyChanged where by another key than at the first meeting; NotebookError.
+        """
+        from ledger.notebook import statement_in
+
+        try:
+            found = self.client().checkpoint()
+        except (Unreachable, ApiError) as error:
+            raise LedgerUnreachable(str(error)) from None
+        statement = statement_in(found)
+        notebook.meet(self.url, statement.said.chain_id, statement.node_key)
+        if statement.said.height:
+            notebook.keep(statement)
 
     def settle(self) -> None:
         """Send again what an earlier process, or a silence, left without a known result; what is unknown still stays."""

@@ -120,7 +120,7 @@ def deploy(
     with connect(node) as client:
         flow = sending_deployer(client, key_name)
         plan = flow.plan(sdl, deposit=amount, ignore_auditors=ignore_auditors)
-        client.status()  # a node that is away is said before anything is signed
+        client.chain()  # a node that is away, or has another key, is said before anything is signed
         data: dict[str, Any] = {"deployment": f"{plan.owner}/{plan.dseq}", "dseq": plan.dseq, "leases": []}
         with _remembered(plan.dseq):
             flow.create(plan)

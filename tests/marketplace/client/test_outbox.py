@@ -8,6 +8,7 @@ import pytest
 
 from ledger.client import Outbox, Sender, envelope_of, settle
 from ledger.keystore import Keystore
+from ledger.notebook import NodeKeyChanged, Notebook
 from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.messages import Transfer
 from marketplace.client import NodeClient
@@ -144,5 +145,21 @@ def test_the_provider_settles(client: NodeClient, tmp_path: Path) -> None:
         ledger.send(Transfer(amount="2", denomination="ucredit", to=address(to)))
         assert balance(client, to) == 6
         assert not list((tmp_path / "outbox").glob("*.json"))
+    finally:
+        ledger.close()
+
+
+def test_the_provider_keeps_checkpoints(client: NodeClient, tmp_path: Path) -> None:
+    """What the node signs about its newest block is kept under the key of the first meeting, and no other."""
+    book = Notebook(tmp_path)
+    ledger = NodeLedger(client.base_url, seed(1), address(1), "h1")
+    try:
+        ledger.keep_checkpoint(book)
+        chain_id, _ = client.chain()
+        (kept,), bad = book.statements(chain_id)
+        assert (kept.said.height, kept.node_key, bad) == (client.status()["height"], client.key(), 0)
+        book.trust(client.base_url, chain_id, "a" * 64)
+        with pytest.raises(NodeKeyChanged):
+            ledger.keep_checkpoint(book)
     finally:
         ledger.close()
