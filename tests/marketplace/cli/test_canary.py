@@ -82,6 +82,7 @@ def of_process(program: Program, secrets: list[bytes]) -> None:
 def test_no_secret_shows_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither passphrase nor any seed shows in an answer, a command's output, a log, a process or a file but its own."""
     monkeypatch.setattr(keystore, "ARGON2", {"lanes": 1, "memory_kib": 64, "time": 1})
+    monkeypatch.chdir(tmp_path)  # a command that writes a file writes it here
     word = tmp_path / "word"
     word.write_text(WORD + "\n")
     word.chmod(0o600)
