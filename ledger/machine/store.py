@@ -25,7 +25,8 @@ class Table(Generic[R]):
     """A kind of record: its name, its type, its key, and what it is found by.
 
     `name` is of a-z and _; the full key in state is `name/key`. An index maps a value to keys in ascending order;
-    a record whose value is None is not in that index.
+    a record whose value is None is not in that index. `loaded` is called with records that were decoded by the thousand,
+    to make them as small as they were before.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Table(Generic[R]):
         record: type[R],
         key: Callable[[R], str],
         indexes: Mapping[str, Callable[[R], Hashable | None]] | None = None,
+        loaded: Callable[[Iterable[R]], None] | None = None,
     ) -> None:
         assert name.replace("_", "a").isalpha(), name
         assert name.islower(), name
@@ -43,6 +45,7 @@ class Table(Generic[R]):
         self.record = record
         self.key = key
         self.indexes = dict(indexes or {})
+        self.loaded = loaded
 
 
 class Store:
@@ -101,15 +104,15 @@ class Store:
         if table.name in self._attached:
             self._moved(table, key, old, None)
 
+    def records(self, table: Table[R], keys: Iterable[str]) -> list[R | None]:
+        """Return the record of each key, None where there is none."""
+        return list(map(self._rows[table.name].get, keys))
+
     def items(self, table: Table[R]) -> Iterable[tuple[str, R]]:
         """Return every (key, record), in no order that may matter to anybody."""
         return self._rows[table.name].items()
 
-    def some(self, table: Table[R], keys: Iterable[str]) -> list[R | None]:
-        """Return the record of each key, None where there is none."""
-        return list(map(self._rows[table.name].get, keys))
-
-    def load(self, table: Table[Any], records: Mapping[str, Any]) -> None:
+    def load(self, table: Table[Any], records: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
         """Take in records by key, past the undo log and the indexes: for a store that is being filled; then `reindex`."""
         self._rows[table.name].update(records)
 
