@@ -28,8 +28,12 @@ class Notary:
         self._header = lru_cache(RECENT)(self._read)
 
     def receipt(self, receipt: Receipt) -> SignedReceipt:
-        """The signed receipt of a committed transaction. May read its block: not for the event loop."""
+        """The signed receipt of a committed transaction. Reads its block unless that `is_at_hand`."""
         return sign_receipt(receipt, self._header(receipt.height), self._seed, self._key_hex)
+
+    def is_at_hand(self, height: int) -> bool:
+        """True where a receipt of that block can be signed without reading it: at once, on the event loop too."""
+        return self._engine.head.height == height
 
     def checkpoint(self, header: Header) -> SignedCheckpoint:
         """The signed checkpoint of a committed block."""

@@ -76,6 +76,10 @@ class Liar(Notary):
         self.notary = notary
         self.changes = changes
 
+    def is_at_hand(self, height: int) -> bool:
+        """As the honest one says."""
+        return self.notary.is_at_hand(height)
+
     def receipt(self, receipt: Receipt) -> SignedReceipt:
         """A receipt that is not true, or not signed."""
         signed = self.notary.receipt(receipt)
