@@ -13,9 +13,11 @@ from ledger.machine import bonds, escrow
 from ledger.machine.accounts import NETWORK_ACCOUNT
 from ledger.machine.machine import Machine
 from ledger.protocol import keys
+from ledger.protocol.block import Header, Receipt
 from ledger.protocol.encoding import encode
 from ledger.protocol.genesis import Genesis
 from ledger.protocol.messages import Delegate, Deposit, SetParameter, Settle, Transfer
+from ledger.protocol.receipts import sign_checkpoint, sign_receipt, statement_bytes
 from ledger.protocol.transaction import rotation_bytes
 from marketplace.market.module import Market
 from tests.ledger import independent
@@ -120,6 +122,19 @@ def log() -> dict[str, Any]:
     return stored | {"head": machine.head.hash, "root": machine.head.state_root}
 
 
+def receipts() -> list[dict[str, Any]]:
+    """What a node with CAT's key signs about a made-up block: two receipts and a checkpoint."""
+    names = ("parent", "results", "state_root", "transactions")
+    hashes = {name: digit * 64 for name, digit in zip(names, "1234", strict=True)}
+    header = Header(chain_id=CHAIN, height=7, protocol=1, time_ms=START, **hashes)
+    found = (Receipt(id="a" * 64, height=7, index=0, code=0), Receipt(id="b" * 64, height=7, index=1, code=200))
+    statements = [
+        *(sign_receipt(receipt, header, CAT.seed, CAT.key) for receipt in found),
+        sign_checkpoint(header, CAT.seed, CAT.key),
+    ]
+    return [{"signs": statement_bytes(s.said).hex(), "statement": json.loads(encode(s))} for s in statements]
+
+
 def vectors() -> dict[str, Any]:
     """All sets by file name."""
     return {
@@ -133,6 +148,7 @@ def vectors() -> dict[str, Any]:
         "proofs": proofs(),
         "pledges": pledges(),
         "log": log(),
+        "receipts": receipts(),
     }
 
 
