@@ -24,7 +24,7 @@ from ledger.machine.snapshot import NO_CHANGE, Change, Parts, pack_ids, unpack_i
 from ledger.machine.snapshot import SHARDS as SHARD_COUNT
 from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
-from ledger.protocol.errors import Code
+from ledger.protocol.errors import Code, is_final
 from ledger.protocol.genesis import Genesis
 
 _ADVISORY: Final = 0x677075626964
@@ -271,20 +271,22 @@ class Log:
                 height += 1
 
     def receipt(self, tx_id: str) -> Receipt | None:
-        """The first result of a transaction, however old."""
+        """The result of a transaction, however old: the lasting one, where earlier tries came too early or too often."""
         query = sa.select(TRANSACTIONS.c.height, TRANSACTIONS.c.position).where(TRANSACTIONS.c.prefix == prefix_of(tx_id))
         with translated(self.where), self._engine.connect() as connection:
-            places = sorted((int(row[0]), int(row[1])) for row in connection.execute(query))
-        limited = None
+            places = sorted(((int(row[0]), int(row[1])) for row in connection.execute(query)), reverse=True)
+        # Of one id the last lasting result is the only one that counts: what a block refused without using the id (a
+        # sequence out of turn, an empty bucket) may come again.
+        newest = None
         for height, position in places:
             block = self.block(height)
             receipts = () if block is None else block.result.receipts
             if 0 <= position < len(receipts) and receipts[position].id == tx_id:
                 receipt = receipts[position]
-                if receipt.code != Code.RATE_LIMITED:
+                if is_final(receipt.code) and receipt.code != Code.RATE_LIMITED:
                     return receipt
-                limited = receipt  # no last word: the same bytes may come again
-        return limited
+                newest = newest or receipt
+        return newest
 
     # What a restart needs: shards of the state, and what blocks changed since the oldest of them.
 

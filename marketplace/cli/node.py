@@ -119,3 +119,34 @@ def status(node: str, output: str) -> None:
     with NodeClient(node) as client:
         found = client.status()
     emit(output, found, text=describe(found), names=[str(found["chain_id"])])
+
+
+@node.command("known")
+@home_option
+@output_option
+def known(output: str) -> None:
+    """List the nodes that were met, and the key that is accepted of each."""
+    from marketplace.cli.connect import notebook
+
+    found = notebook().nodes()
+    data = [{"url": n.url, "chain_id": n.chain_id, "key": n.key} for n in found]
+    rows = [(n.url, n.chain_id, n.key) for n in found]
+    emit(output, data, headers=("NODE", "CHAIN", "KEY"), rows=rows, names=[n.key for n in found])
+
+
+@node.command("trust")
+@click.argument("key")
+@node_option
+@home_option
+def trust(key: str, node: str) -> None:
+    """Accept KEY as the node's from now on: the one that it has, and that its operator told by another way."""
+    from marketplace.cli.connect import notebook
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        found = client.status()
+        url = client.base_url
+    if found["node_key"] != key:
+        raise CommandFailed(f"the node's key is {found['node_key']}", Exit.CONFLICT, fix="ask its operator which one is right")
+    notebook().trust(url, str(found["chain_id"]), key)
+    say(f"the key of {url} for chain {found['chain_id']} is {key} from now on")

@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.engine.embedded import Engine
 from ledger.protocol.block import Receipt
 from ledger.protocol.errors import Rejected
+from marketplace.node.identity import Notary
 from marketplace.node.intake import Intake
 from marketplace.node.metrics import Metrics
 from marketplace.node.problems import MEDIA_TYPE, Problem, of_number, of_rejected
+from marketplace.node.sealing import asks_signed, seal, seal_all
 
 TRANSACTIONS: Final = "/v1/transactions"
 BATCH: Final = "/v1/transactions/batch"
@@ -91,8 +93,9 @@ async def read_body(receive: Receive, scope: Scope) -> bytes:
 class Edge:
     """The ASGI application that a server runs."""
 
-    def __init__(self, inner: ASGIApp, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, inner: ASGIApp, engine: Engine, metrics: Metrics, notary: Notary | None = None) -> None:
         self.inner = inner
+        self.notary = notary
         self.engine = engine
         self.metrics = metrics
         self.intake = Intake(engine)
@@ -114,7 +117,8 @@ class Edge:
                 return
             body = await read_body(receive, scope)
             if hot:
-                await (self._transaction if path == TRANSACTIONS else self._batch)(body, send)
+                notary = self.notary if scope.get("query_string") and asks_signed(scope["query_string"]) else None
+                await (self._transaction if path == TRANSACTIONS else self._batch)(body, send, notary)
             else:
                 await self.inner(scope, _replay(body, receive), send)
         except Problem as problem:
@@ -122,7 +126,7 @@ class Edge:
         except Gone:
             return
 
-    async def _transaction(self, body: bytes, send: Send) -> None:
+    async def _transaction(self, body: bytes, send: Send, notary: Notary | None) -> None:
         begun = time.perf_counter()
         try:
             receipt = await self.intake.result(body)
@@ -132,11 +136,18 @@ class Edge:
             raise self._counted(problem_of(error)) from None
         self.metrics.transaction_seconds.observe(time.perf_counter() - begun)
         self.metrics.transactions[receipt.code] += 1
+        if notary is not None:
+            here = notary.is_at_hand(receipt.height)
+            found = seal(notary, receipt) if here else await asyncio.to_thread(seal, notary, receipt)
+            if isinstance(found, Problem):
+                raise found
+            await self._answer(send, 200, _ENCODE(found))
+            return
         if receipt.code:
             raise of_number(receipt.code, receipt.detail, receipt.id)
         await self._answer(send, 200, _ENCODE(receipt))
 
-    async def _batch(self, body: bytes, send: Send) -> None:
+    async def _batch(self, body: bytes, send: Send, notary: Notary | None) -> None:
         try:
             raws = [bytes(raw) for raw in _BATCH.decode(body)]
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -147,6 +158,8 @@ class Edge:
         except Exception as error:
             raise problem_of(error) from None
         results = [self._result(future, raw) for future, raw in zip(futures, raws, strict=True)]
+        if notary is not None:
+            results = await asyncio.to_thread(seal_all, notary, futures, results)
         await self._answer(send, 200, _ENCODE({"results": results}))
 
     def _result(self, future: Future[Receipt], raw: bytes) -> Any:

@@ -21,6 +21,7 @@ from marketplace.node.hub import Filter, parse_place
 from marketplace.node.identity import version as installed
 from marketplace.node.intake import RESULT_S
 from marketplace.node.problems import Problem, missing, of_number, of_rejected, pruned
+from marketplace.node.sealing import Signed, seal
 
 router = APIRouter(tags=["node"])
 _log = structlog.get_logger("gpubid.node")
@@ -102,7 +103,7 @@ class FaucetRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @router.post(
     "/v1/faucet", responses=documented(ref("Receipt"), 400, 404, 408, 413, 429, 503), openapi_extra=body("FaucetRequest")
 )
-def faucet(node: Serving, raw: RawBody) -> Response:
+def faucet(node: Serving, raw: RawBody, signed: Signed = False) -> Response:
     """Money for tests, on development chains only."""
     if node.faucet is None:
         raise missing("faucet", "this is no development chain, or another node keeps its faucet")
@@ -118,6 +119,11 @@ def faucet(node: Serving, raw: RawBody) -> Response:
         raise
     except Exception as error:
         raise problem_of(error) from None
+    if signed:
+        found = seal(node.notary, receipt)
+        if isinstance(found, Problem):
+            raise found
+        return json(found)
     if receipt.code:
         raise of_number(receipt.code, receipt.detail, receipt.id)
     return json(receipt)

@@ -235,7 +235,7 @@ def test_verdicts_are_right_when_workers_die(tmp_path: Path, opened: Opened) -> 
             at = raws[n].index(b'"signature":"') + 13
             other = transfer(engine, 2)
             raws[n] = raws[n][:at] + other[at : at + 128] + raws[n][at + 128 :]
-        workers = [w.process for w in engine._verifying._workers]
+        workers = list(engine._verifying.processes)
         if round_ in (1, 2):
             for worker in workers[:round_]:
                 worker.send_signal(signal.SIGKILL)
@@ -243,8 +243,8 @@ def test_verdicts_are_right_when_workers_die(tmp_path: Path, opened: Opened) -> 
         for n, future in enumerate(futures):
             error = future.exception(60)
             assert (isinstance(error, Rejected) and error.code == Code.BAD_SIGNATURE) == (n in bad), error
-    assert engine._verifying._workers
-    pids = [w.process.pid for w in engine._verifying._workers]
+    assert engine._verifying.processes
+    pids = [process.pid for process in engine._verifying.processes]
     engine.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
