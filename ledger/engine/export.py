@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from ledger.engine.errors import LedgerPruned
 from ledger.engine.log import Log
 from ledger.machine.machine import Machine, UpgradeRequired
 from ledger.machine.module import Module
@@ -56,7 +57,9 @@ class _Last(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def write_export(log: Log, genesis: Genesis, height: int, path: Path) -> None:
-    """Write the chain up to `height` to `path`."""
+    """Write the chain up to `height` to `path`; LedgerPruned where its first blocks are not there."""
+    if (first := log.first_height()) > 1:
+        raise LedgerPruned(first)
     last = genesis.hash
     with path.open("wb") as out:
         out.write(encode(_First(format=FORMAT, genesis=genesis)) + b"\n")

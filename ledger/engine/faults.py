@@ -23,17 +23,20 @@ _UNAVAILABLE: Final = frozenset(
 )
 
 
+def failure(where: str, height: int, error: BaseException, *, away: bool) -> LedgerDamaged | LedgerUnavailable:
+    """What a driver's error means; `away` where its kind is that of a server that cannot be reached."""
+    # The low byte of SQLite's code is its kind; PostgreSQL answers OperationalError where it cannot be reached.
+    code = getattr(error, "sqlite_errorcode", None)
+    unavailable = away if code is None else (code & 0xFF) in _UNAVAILABLE
+    return LedgerUnavailable(where, str(error)) if unavailable else LedgerDamaged(height, str(error))
+
+
 @contextlib.contextmanager
 def translated(where: str, height: int = 0) -> Iterator[None]:
     """Raise LedgerDamaged or LedgerUnavailable for what the database, or the reading of what it gave, raises."""
     try:
         yield
     except sa.exc.DBAPIError as error:
-        # The low byte of SQLite's code is its kind; PostgreSQL answers OperationalError where it cannot be reached.
-        code = getattr(error.orig, "sqlite_errorcode", None)
-        away = isinstance(error, sa.exc.OperationalError) if code is None else (code & 0xFF) in _UNAVAILABLE
-        if away:
-            raise LedgerUnavailable(where, str(error.orig)) from error
-        raise LedgerDamaged(height, str(error.orig)) from error
+        raise failure(where, height, error.orig or error, away=isinstance(error, sa.exc.OperationalError)) from error
     except (TypeError, ValueError, OverflowError, MemoryError, sa.exc.SQLAlchemyError) as error:
         raise LedgerDamaged(height, f"a stored value cannot be read: {error}") from error

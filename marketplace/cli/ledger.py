@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ledger.cli.failure import CommandFailed, Exit
-from ledger.cli.home import home_option, node_option
+from ledger.cli.home import home_option, home_path, node_option
 from ledger.cli.output import describe, emit, output_option, say
 from marketplace.cli.connect import connect, notebook
 from marketplace.cli.receipt import receipt
@@ -130,6 +130,24 @@ def export(file: Path, node: str) -> None:
         raise CommandFailed(f"{file} exists", Exit.CONFLICT, fix="name another file")
     _fetch(node, file)
     say(f"wrote {file} ({file.stat().st_size} bytes)")
+
+
+@ledger.command("snapshot")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--database", help="URL of the ledger; the one of the node in the home by default.  [env: GPUBID_NODE_DATABASE]")
+@home_option
+@output_option
+def snapshot(file: Path, database: str | None, output: str) -> None:
+    """Write the newest state in a node's database to FILE, for `gpubid node restore`; the node may run meanwhile."""
+    from ledger.engine.snapshots import take
+    from marketplace.node.config import load, node_home
+
+    if file.exists():
+        raise CommandFailed(f"{file} exists", Exit.CONFLICT, fix="name another file")
+    found = take(load(node_home(home_path()), {"database": database}).url, file)
+    facts = {"chain_id": found.chain_id, "genesis": found.genesis, "height": found.height, "hash": found.hash}
+    facts |= {"state_root": found.state_root, "bytes": file.stat().st_size}
+    emit(output, facts, text=describe(facts), names=[f"{found.height}:{found.hash}"])
 
 
 def _kept(client: "NodeClient", found: dict[str, Any]) -> "SignedCheckpoint":

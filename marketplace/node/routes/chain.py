@@ -18,7 +18,7 @@ from marketplace.node.answers import documented, json, ref
 from marketplace.node.composition import Serving
 from marketplace.node.identity import version
 from marketplace.node.paging import MAX_PAGE, answer
-from marketplace.node.problems import Problem, missing
+from marketplace.node.problems import Problem, missing, pruned
 from marketplace.node.sealing import Signed, sealed
 
 router = APIRouter(tags=["chain"])
@@ -90,7 +90,7 @@ def block(node: Serving, height: Height) -> Response:
     """A block with its signed transactions, receipts and events."""
     found = node.engine.block(height) if height else None
     if found is None:
-        raise missing("block", str(height))
+        raise pruned(node.engine.first_height) if 0 < height < node.engine.first_height else missing("block", str(height))
     return json(views.block(list(found.raws), found.result))
 
 
@@ -119,12 +119,14 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     "/v1/export",
     responses={
         200: {"description": "The chain, as `gpubid ledger verify` takes it", "content": {"application/octet-stream": {}}},
-        **{k: v for k, v in documented({}, 429).items() if k != 200},
+        **{k: v for k, v in documented({}, 404, 429).items() if k != 200},
     },
     response_class=StreamingResponse,
 )
 def export(node: Serving) -> StreamingResponse:
     """The genesis and all blocks, to replay and verify elsewhere. One is made at a time."""
+    if node.engine.first_height > 1:
+        raise pruned(node.engine.first_height)
     if not _exporting.acquire(blocking=False):
         raise Problem(429, "an export is being made", fix="try again in a few seconds", retry_after_s=5)
     try:

@@ -20,7 +20,7 @@ from marketplace.node.edge import problem_of
 from marketplace.node.hub import Filter, parse_place
 from marketplace.node.identity import version as installed
 from marketplace.node.intake import RESULT_S
-from marketplace.node.problems import Problem, missing, of_number, of_rejected
+from marketplace.node.problems import Problem, missing, of_number, of_rejected, pruned
 from marketplace.node.sealing import Signed, seal
 
 router = APIRouter(tags=["node"])
@@ -35,6 +35,7 @@ MIN_FREE_BYTES: Final = 64 * 2**20
 
 _STREAM: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    404: {"description": TEXTS[404], "content": PROBLEM},
     422: {"description": TEXTS[422], "content": PROBLEM},
     503: {"description": TEXTS[503], "content": PROBLEM},
 }
@@ -81,6 +82,9 @@ async def events(
     last id (`Last-Event-ID`, or `since`) misses none. A comment is sent when there was nothing for 15 s."""
     text = last_event_id or since
     place = parse_place(text) if text else None
+    oldest = node.engine.first_height
+    if place is not None and oldest > 1 and place.height + (place.index >= 2**31) < oldest:
+        raise pruned(oldest)
     kinds = frozenset(k for k in (kind or "").split(",") if k)
     wanted = Filter(owner or "", provider or "", kinds)
     reading = node.hub.read(place, wanted, KEEP_ALIVE_S)
