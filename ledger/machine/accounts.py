@@ -48,21 +48,20 @@ class Account(msgspec.Struct, frozen=True, gc=False):
     def holds(self, denomination: str) -> int:
         """Micro-units of a denomination."""
         money: Any = self.money
-        for at in range(0, len(money), 2):
-            if money[at] == denomination:
-                amount: int = money[at + 1]
-                return amount
-        return 0
+        if denomination not in money:
+            return 0
+        amount: int = money[money.index(denomination) + 1]
+        return amount
 
     def holding(self, denomination: str, amount: int) -> "Account":
         """The same account with `amount` micro-units of a denomination."""
         money: Any = self.money
-        if len(money) <= 2 and (not money or money[0] == denomination):
+        if not money or (len(money) == 2 and money[0] == denomination):
             money = (money[0] if money else intern(denomination), amount) if amount else ()
         else:
             balances = self.balances | {denomination: amount}
             money = tuple(part for name in sorted(balances) if balances[name] for part in (intern(name), balances[name]))
-        return msgspec.structs.replace(self, money=money)
+        return Account(self.address, self.bucket_milli, self.bucket_ms, self.key, money, self.sequence, self.version)
 
 
 class Supply(msgspec.Struct, frozen=True):

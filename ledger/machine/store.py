@@ -38,6 +38,8 @@ class Table(Generic[R]):
         assert name.replace("_", "a").isalpha(), name
         assert name.islower(), name
         self.name = name
+        self.prefix = b"\x10" + name.encode() + b"/"
+        """What the hash of a key begins with, as `ledger.protocol.proof.key_hash` makes it."""
         self.record = record
         self.key = key
         self.indexes = dict(indexes or {})
@@ -91,6 +93,21 @@ class Store:
         self._log.append((table, key, old))
         if table.name in self._attached:
             self._moved(table, key, old, None)
+
+    def items(self, table: Table[R]) -> Iterable[tuple[str, R]]:
+        """Return every (key, record), in no order that may matter to anybody."""
+        return self._rows[table.name].items()
+
+    def load(self, table: Table[Any], records: Mapping[str, Any]) -> None:
+        """Take in records by key, past the undo log and the indexes: for a store that is being filled; then `reindex`."""
+        self._rows[table.name].update(records)
+
+    def reindex(self) -> None:
+        """Bring indexes and watchers up to date with what was loaded into empty tables."""
+        for name in sorted(self._attached):
+            table, rows = self.tables[name], self._rows[name]
+            for key in sorted(rows):
+                self._moved(table, key, None, rows[key])
 
     def find(self, table: Table[R], index: str, value: Hashable) -> list[R]:
         """Return the records of an indexed value, in ascending key order."""

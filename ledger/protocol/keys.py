@@ -17,7 +17,8 @@ from ledger.protocol.errors import Code, Rejected
 
 PREFIX: Final = "gpu"
 
-Address = Annotated[str, msgspec.Meta(min_length=42, max_length=42, pattern=r"^gpu1[02-9ac-hj-np-z]{38}\Z")]
+ADDRESS: Final = r"^gpu1[02-9ac-hj-np-z]{38}\Z"
+Address = Annotated[str, msgspec.Meta(min_length=42, max_length=42, pattern=ADDRESS)]
 KeyHex = Annotated[str, msgspec.Meta(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}\Z")]
 HashHex = Annotated[str, msgspec.Meta(min_length=64, max_length=64, pattern=r"^[0-9a-f]{64}\Z")]
 SignatureHex = Annotated[str, msgspec.Meta(min_length=128, max_length=128, pattern=r"^[0-9a-f]{128}\Z")]

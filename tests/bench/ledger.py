@@ -12,13 +12,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 import psutil
 
+from ledger.engine.asked import Outcome
 from ledger.engine.checkpoint import replay
 from ledger.engine.embedded import Engine
 from ledger.engine.log import Log
@@ -79,14 +79,22 @@ def workload(engine: Engine, senders: Sequence[User], others: Sequence[str], cou
 
 def throughput(engine: Engine, raws: Sequence[bytes]) -> float:
     """Durable transactions a second, a few thousand of them under way at any time."""
-    waiting: deque[Future[Receipt]] = deque()
+    answered = threading.Semaphore(4_000)
+    failed: list[object] = []
+
+    def done(outcomes: list[tuple[int, Outcome]]) -> None:
+        failed.extend(o for _, o in outcomes if isinstance(o, Exception) or not o.ok)
+        answered.release(len(outcomes))
+
     start = time.perf_counter()
-    for at in range(0, len(raws), 1000):
-        waiting.append(engine.submit_many(raws[at : at + 1000])[-1])
-        if len(waiting) > 4:
-            assert waiting.popleft().result(300).ok
-    while waiting:
-        assert waiting.popleft().result(300).ok
+    for at in range(0, len(raws), 500):
+        part = raws[at : at + 500]
+        for _ in part:
+            assert answered.acquire(timeout=300)
+        engine.submit_batch(part, done)
+    for _ in range(4_000):
+        assert answered.acquire(timeout=300)
+    assert not failed, failed[0]
     return len(raws) / (time.perf_counter() - start)
 
 
