@@ -1,5 +1,6 @@
 """Accounts: balances, keys and rate buckets; moving, minting and burning money; rotating a key."""
 
+from collections.abc import Iterable
 from sys import intern
 from types import MappingProxyType
 from typing import Any, Final
@@ -73,7 +74,15 @@ class Supply(msgspec.Struct, frozen=True):
     minted: int
 
 
-ACCOUNTS: Table[Account] = Table("account", Account, lambda a: a.address)
+def _share_names(accounts: Iterable[Account]) -> None:
+    """Let decoded accounts share the names of denominations: a tenth of their memory."""
+    for account in accounts:
+        money: Any = account.money
+        if len(money) == 2:
+            msgspec.structs.force_setattr(account, "money", (intern(money[0]), money[1]))
+
+
+ACCOUNTS: Table[Account] = Table("account", Account, lambda a: a.address, loaded=_share_names)
 SUPPLIES: Table[Supply] = Table("supply", Supply, lambda s: s.denomination)
 
 

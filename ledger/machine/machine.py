@@ -228,7 +228,7 @@ class Machine:
             ctx.delegated = admission.admit(ctx, transaction)
         except Rejected as refusal:
             return self._not_admitted(signed, index, ctx, refusal, refusals)
-        mark = store.mark()
+        mark = store.mark()  # what `admit` wrote stays: a refusal costs as much as a success
         code, detail = 0, ""
         try:
             handlers = self._handlers
@@ -238,6 +238,7 @@ class Machine:
             store.rollback(mark)
             code, detail = int(refusal.code), refusal.detail
             ctx.events = []
+        store.keep()
         receipt = Receipt(signed.id, ctx.height, index, code, tuple(ctx.events), detail)
         if transaction.nonce:
             self._remembered.add(signed.id, signed.signed_bytes, transaction.valid_until, receipt)

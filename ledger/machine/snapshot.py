@@ -96,6 +96,7 @@ class Shards:
 
     def __init__(self) -> None:
         self._keys: list[dict[str, list[str]]] = [{} for _ in range(SHARDS)]
+        self._unsorted: set[tuple[int, str]] = set()
 
     def add(self, number: int, table: str, key: str) -> None:
         """Take in the key of a new record."""
@@ -103,25 +104,27 @@ class Shards:
         if keys is None:
             keys = self._keys[number][table] = []
         keys.append(key)
+        self._unsorted.add((number, table))
 
     def extend(self, number: int, table: str, keys: Sequence[str]) -> None:
         """Take in the keys of new records."""
-        self._keys[number].setdefault(table, []).extend(keys)
+        if keys:
+            self._keys[number].setdefault(table, []).extend(keys)
+            self._unsorted.add((number, table))
 
     def dump(self, number: int, store: Store) -> bytes:
         """Return a shard as the store has it now; equal states give equal bytes."""
         out: _Lines = []
         listed = self._keys[number]
         for name in sorted(listed):
-            table = store.tables[name]
-            keys: list[str] = []
-            records: list[Any] = []
-            for key in sorted(dict.fromkeys(listed[name])):
-                record = store.get(table, key)
-                if record is not None:
-                    keys.append(key)
-                    records.append(record)
-            listed[name] = keys
+            keys = listed[name]
+            if (number, name) in self._unsorted:
+                self._unsorted.remove((number, name))
+                keys = listed[name] = sorted(set(keys))
+            records = store.records(store.tables[name], keys)
+            if not all(records):
+                there = [record is not None for record in records]
+                listed[name], records = list(compress(keys, there)), list(compress(records, there))
             if records:
                 out.append((name, _JSON.encode_lines(records)))
         return _PACK.encode(out)
@@ -147,26 +150,27 @@ def first(store: Store, tree: Tree, shards: Shards) -> None:
     """Build the tree and the shards of a state that is in the store already: a genesis."""
     entries: list[list[bytes]] = [[] for _ in range(SHARDS)]
     for name, table in store.tables.items():
+        keys, records = [], []
         for key, record in store.items(table):
-            entry = _entry(name, key, _JSON.encode(record))
+            keys.append(key)
+            records.append(record)
+        for key, entry in zip(keys, _entries(name, keys, map(_JSON.encode, records)), strict=True):
             entries[entry[0]].append(entry)
             shards.add(entry[0], name, key)
     tree.build(entries)
 
 
-def _entry(table: str, key: str, value: bytes) -> bytes:
-    return sha256(f"\x10{table}/{key}".encode()).digest() + sha256(b"\x00" + value).digest()
-
-
 class _Loading:
-    """Records on their way from parts into a store."""
+    """Records on their way from parts into a store. What is done for each of a million is done in bulk."""
 
     def __init__(self, store: Store, shards: Shards) -> None:
         self._store = store
         self._shards = shards
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
-        self._newest: dict[str, dict[str, tuple[Any, bytes] | None]] = {}
-        self._entries: list[list[bytes]] = [[] for _ in range(SHARDS)]
+        self._values: dict[str, dict[str, bytes]] = {}
+        self._newest: dict[str, dict[str, Any]] = {}
+        # Flat: a million small objects, freed here and there, would leave holes in memory.
+        self._entries = [bytearray() for _ in range(SHARDS)]
 
     def _rows(self, name: str, lines: bytes) -> tuple[Table[Any], list[str], list[Any], list[bytes]]:
         """Table, keys, records and values of some lines."""
@@ -187,42 +191,59 @@ class _Loading:
         lines, gone = _CHANGED.decode(data)
         for name, some in lines:
             _, keys, records, values = self._rows(name, some)
-            self._newest.setdefault(name, {}).update(zip(keys, zip(records, values, strict=True), strict=True))
+            self._newest.setdefault(name, {}).update(zip(keys, records, strict=True))
+            self._values.setdefault(name, {}).update(zip(keys, values, strict=True))
         for name, lost in gone:
-            self._newest.setdefault(name, {}).update(dict.fromkeys(lost))
+            newest, held = self._newest.setdefault(name, {}), self._values.setdefault(name, {})
+            for key in lost:
+                newest[key] = None
+                held.pop(key, None)
 
     def settle(self) -> None:
-        """All changes are in: load what is newest; of it only the keys are still needed."""
-        for name, newest in self._newest.items():
+        """All changes are in: load what is newest."""
+        for name, values in self._values.items():
             if name not in self._store.tables:
                 raise ValueError(f"the snapshot lacks records of an unknown table, {name!r}")
-            found = {key: pair[0] for key, pair in newest.items() if pair is not None}
-            for key, pair in newest.items():
-                if pair is not None:
-                    entry = _entry(name, key, pair[1])
-                    self._entries[entry[0]].append(entry)
-                    self._shards.add(entry[0], name, key)
-            newest.update(dict.fromkeys(newest))
-            self._store.load(self._store.tables[name], found)
+            keys: list[list[str]] = [[] for _ in range(SHARDS)]
+            for key, entry in zip(values, _entries(name, values, values.values()), strict=True):
+                number = entry[0]
+                keys[number].append(key)
+                self._entries[number] += entry
+            for number, some in enumerate(keys):
+                self._shards.extend(number, name, some)
+            table, newest = self._store.tables[name], self._newest[name]
+            records = [newest[key] for key in values]
+            if table.loaded:
+                table.loaded(records)
+            # A dictionary keeps the key it had first: the record's own spares a copy.
+            self._store.load(table, zip(map(table.key, records), records, strict=True))
+        self._values.clear()
 
     def shard(self, number: int, data: bytes) -> list[bytes]:
         """Load a shard, but for what is newer; return (kh ‖ vh) of all its records."""
-        entries = self._entries[number]
-        self._entries[number] = []
+        packed = bytes(self._entries[number])
+        self._entries[number] = bytearray()
+        entries = [packed[at : at + 64] for at in range(0, len(packed), 64)]
         for name, lines in _SHARD.decode(data):
             table, keys, records, values = self._rows(name, lines)
             newest = self._newest.get(name)
             if newest:
                 kept = [key not in newest for key in keys]
                 keys, records, values = list(compress(keys, kept)), list(compress(records, kept)), list(compress(values, kept))
-            tag = f"\x10{name}/".encode()
-            entries += [
-                sha256(tag + key.encode()).digest() + sha256(b"\x00" + value).digest()
-                for key, value in zip(keys, values, strict=True)
-            ]
-            self._store.load(table, dict(zip(keys, records, strict=True)))
+            if table.loaded:
+                table.loaded(records)
+            entries += _entries(name, keys, values)
+            self._store.load(table, zip(keys, records, strict=True))
             self._shards.extend(number, name, keys)
         return entries
+
+
+def _entries(table: str, keys: Iterable[str], values: Iterable[bytes]) -> list[bytes]:
+    """kh ‖ vh of each."""
+    tag = f"\x10{table}/".encode()
+    return [
+        sha256(tag + key.encode()).digest() + sha256(b"\x00" + value).digest() for key, value in zip(keys, values, strict=True)
+    ]
 
 
 def dump(genesis: Genesis, head: Header, store: Store, shards: Shards, ids: Iterable[tuple[int, bytes]]) -> bytes:

@@ -5,6 +5,7 @@ libraries disagree on: small-order points and non-canonical y, for keys and for 
 the tests. An address is the hash of the account's first key and survives rotation.
 """
 
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -42,6 +43,9 @@ def is_refused_point(encoded: bytes) -> bool:
     return y >= _P or y in _SMALL_ORDER_Y
 
 
+_is_refused_key: Final = lru_cache(maxsize=1 << 14)(is_refused_point)
+
+
 def check_key(key: bytes) -> None:
     """KEY_REFUSED unless `key` is 32 bytes of a canonical point that is not of small order."""
     if len(key) != 32 or is_refused_point(key):
@@ -65,13 +69,14 @@ def check_address(text: str) -> None:
 
 def verify(key: bytes, message: bytes, signature: bytes) -> bool:
     """True where `signature` (64 bytes) by `key` (32 bytes) over `message` is good under our rule."""
-    if len(key) != 32 or len(signature) != 64 or is_refused_point(key) or is_refused_point(signature[:32]):
+    if len(key) != 32 or len(signature) != 64:
         return False
     try:
         crypto_sign_open(signature + message, key)
     except (BadSignatureError, CryptoError, ValueError):
         return False
-    return True
+    # Most signatures are good and few keys sign them: what the library does not refuse is looked at last.
+    return not (_is_refused_key(key) or is_refused_point(signature[:32]))
 
 
 def public_key(seed: bytes) -> bytes:

@@ -93,7 +93,7 @@ class Codec:
             "TransactionOfChain",
             [
                 ("messages", Annotated[tuple[union, ...], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]),
-                # Patterns cost six times what the rest of decoding does: `_envelope_is_good` checks these.
+                # Patterns cost six times what the rest of decoding does: `_from_hex` and `_check_names` look at these.
                 ("chain_id", str),
                 ("nonce", str),
                 ("principal", str),
@@ -129,11 +129,8 @@ class Codec:
         if not same:
             raise Rejected(Code.MALFORMED, "not in canonical form: sorted keys, no spaces, each key once")
         transaction = envelope.transaction
-        signature, key = _from_hex(envelope.signature, 64, "signature"), _from_hex(transaction.signer, 32, "signer")
-        if transaction.nonce:
-            _from_hex(transaction.nonce, 16, "nonce")
-        _check(_CHAIN_ID, transaction.chain_id)
-        _check(_ADDRESS, transaction.principal)
+        signature, key = _from_hex(envelope.signature, transaction.signer, transaction.nonce)
+        _check_names(transaction.chain_id, transaction.principal)
         # The canonical envelope is `{"signature":"…","transaction":…}`: what is signed stands in it as it is.
         content = signing_bytes(raw[_CONTENT_AT:-1])
         return Signed(raw, content.hex(), content, signature, key, transaction)
@@ -145,21 +142,25 @@ _ADDRESS: Final = re.compile(keys.ADDRESS)
 
 
 @lru_cache(maxsize=1 << 14)
-def _check(pattern: re.Pattern[str], text: str) -> None:
-    """MALFORMED where `text` does not match; the same few chains and accounts come again and again."""
-    if pattern.match(text) is None:
-        raise Rejected(Code.MALFORMED, f"not of the form {pattern.pattern}: {text[:100]!r}")
+def _check_names(chain_id: str, principal: str) -> None:
+    """MALFORMED where one is not of its form; the same few chains and accounts come again and again."""
+    for pattern, text in ((_CHAIN_ID, chain_id), (_ADDRESS, principal)):
+        if pattern.match(text) is None:
+            raise Rejected(Code.MALFORMED, f"not of the form {pattern.pattern}: {text[:100]!r}")
 
 
-def _from_hex(text: str, size: int, name: str) -> bytes:
-    """The `size` bytes that `text` spells in lower case; MALFORMED otherwise."""
+def _from_hex(signature: str, signer: str, nonce: str) -> tuple[bytes, bytes]:
+    """What signature and signer spell in lower-case hex; MALFORMED where one of the three is of another form."""
     try:
-        found = bytes.fromhex(text)
+        signed, key, random = bytes.fromhex(signature), bytes.fromhex(signer), bytes.fromhex(nonce)
     except ValueError:
-        found = b""
-    if len(found) != size or found.hex() != text:
-        raise Rejected(Code.MALFORMED, f"{name}: not {size} bytes in hex")
-    return found
+        raise Rejected(Code.MALFORMED, "signature, signer or nonce are not hex") from None
+    if len(signed) != 64 or len(key) != 32 or (nonce and len(random) != 16):
+        raise Rejected(Code.MALFORMED, "signature, signer and nonce take 64, 32 and 16 (or no) bytes")
+    # `fromhex` also takes capitals and spaces.
+    if signed.hex() != signature or key.hex() != signer or random.hex() != nonce:
+        raise Rejected(Code.MALFORMED, "hex is in lower case, without spaces")
+    return signed, key
 
 
 def sign_transaction(transaction: Transaction, seed: bytes) -> bytes:

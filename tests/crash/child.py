@@ -14,11 +14,10 @@ from pathlib import Path
 
 import structlog
 
-from ledger.engine import checkpoint
 from ledger.engine.embedded import Engine
 from ledger.engine.errors import Indeterminate, LedgerDamaged, LedgerUnavailable
 from ledger.protocol.messages import Transfer
-from tests.ledger.engine.ledgers import ManualClock, signed
+from tests.ledger.engine.ledgers import ManualClock, shards_often, signed
 from tests.ledger.machine.chain import ADA, BOB, CREDIT, START, genesis
 
 COUNT = 40
@@ -51,7 +50,6 @@ def apply(folder: Path, count: int = COUNT, *, wait: bool = False) -> None:
 
     With `wait` it names the writer's thread in a file and begins when another file says so.
     """
-    checkpoint.TAIL_BLOCKS = 8  # type: ignore[misc]  # so that checkpoints are written too
     engine = Engine.open(url_of(folder), genesis(), [], clock=ManualClock())
     raws = script(count)
     if wait:
@@ -62,15 +60,17 @@ def apply(folder: Path, count: int = COUNT, *, wait: bool = False) -> None:
     acks = os.open(folder / "acks", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     batches = BATCHES if count <= 10 * COUNT else LONG_BATCHES
     at = turn = 0
-    while at < len(raws):
-        size = batches[turn % len(batches)]
-        turn += 1
-        for number, future in enumerate(engine.submit_many(raws[at : at + size]), at):
-            assert future.result(300).ok
-            os.write(acks, f"{number}\n".encode())
-        at += size
-    os.close(acks)
-    engine.close()
+    # So that what was written before is dropped, too.
+    with shards_often():
+        while at < len(raws):
+            size = batches[turn % len(batches)]
+            turn += 1
+            for number, future in enumerate(engine.submit_many(raws[at : at + size]), at):
+                assert future.result(300).ok
+                os.write(acks, f"{number}\n".encode())
+            at += size
+        os.close(acks)
+        engine.close()
 
 
 def main() -> None:
