@@ -386,20 +386,21 @@ class Log:
     def _unsynced(self) -> Iterator[Any]:
         """A transaction of the writer that need not be on disk yet. Whoever gets an exception stops."""
         cursor: Any = self._writer.cursor()
-        if self.path is None:
-            cursor.execute("SET LOCAL synchronous_commit = off")
-            yield cursor
-            self._writer.commit()
-        else:
-            cursor.execute("PRAGMA synchronous=NORMAL")
-            try:
-                cursor.execute("BEGIN IMMEDIATE")
+        with translated(self.where):
+            if self.path is None:
+                cursor.execute("SET LOCAL synchronous_commit = off")
                 yield cursor
-                cursor.execute("COMMIT")
-            finally:
-                if self._writer.in_transaction:
-                    cursor.execute("ROLLBACK")
-                cursor.execute("PRAGMA synchronous=FULL")
+                self._writer.commit()
+            else:
+                cursor.execute("PRAGMA synchronous=NORMAL")
+                try:
+                    cursor.execute("BEGIN IMMEDIATE")
+                    yield cursor
+                    cursor.execute("COMMIT")
+                finally:
+                    if self._writer.in_transaction:
+                        cursor.execute("ROLLBACK")
+                    cursor.execute("PRAGMA synchronous=FULL")
         cursor.close()
 
     def close(self) -> None:

@@ -65,7 +65,7 @@ def test_killed_under_load(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     """Where files cannot grow the engine ends, and goes on where it was once they can."""
     ends = set()
-    for size in (30_000, 120_000, 190_000):
+    for size in (30_000, 190_000, 400_000):
         folder = tmp_path / str(size)
         folder.mkdir()
         ends.add(limited(folder, size).status)
