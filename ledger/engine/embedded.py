@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import structlog
 
@@ -47,7 +47,25 @@ _REPEATS: Final = frozenset({Code.ALREADY_APPLIED, Code.EXPIRED, Code.BAD_SEQUEN
 
 _log = structlog.get_logger()
 
-Entry = tuple[Signed, "list[Future[Receipt]]"]
+
+class Promise(Protocol):
+    """Where a result goes: the part of a future that the engine uses. All of it is called on the writer's thread, or by
+    whoever submits; it must be quick and raise nothing."""
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """False where nobody wants the result any more; asked once."""
+
+    def done(self) -> bool:
+        """True once there is a result."""
+
+    def set_result(self, receipt: Receipt, /) -> None:
+        """The receipt, durable."""
+
+    def set_exception(self, error: BaseException, /) -> None:
+        """Why there is none."""
+
+
+Entry = tuple[Signed, list[Promise]]
 
 
 class Engine:
@@ -61,7 +79,7 @@ class Engine:
         self._on_fatal = on_fatal
         self._state = threading.RLock()
         self._work = threading.Condition()
-        self._queue: deque[tuple[Signed, Future[Receipt]]] = deque()
+        self._queue: deque[tuple[Signed, Promise]] = deque()
         self._queue_bytes = 0
         self._subscribers: list[Callable[[StoredBlock], None]] = []
         self._verifying = Verifying()
@@ -126,15 +144,18 @@ class Engine:
 
     def submit_many(self, raws: Sequence[bytes]) -> "list[Future[Receipt]]":
         """Take in several; each has a future of its own, as from `submit`."""
-        futures: list[Future[Receipt]] = []
-        taken: list[tuple[Signed, Future[Receipt]]] = []
-        for raw in raws:
-            future: Future[Receipt] = Future()
-            futures.append(future)
+        futures: list[Future[Receipt]] = [Future() for _ in raws]
+        self.submit_to(raws, futures)
+        return futures
+
+    def submit_to(self, raws: Sequence[bytes], promises: Sequence[Promise]) -> None:
+        """Take in several whose results go to promises of the caller's own, which may cost less than futures."""
+        taken: list[tuple[Signed, Promise]] = []
+        for raw, promise in zip(raws, promises, strict=True):
             try:
-                taken.append((self.machine.codec.decode(raw), future))
+                taken.append((self.machine.codec.decode(raw), promise))
             except Rejected as refusal:
-                future.set_exception(refusal)
+                promise.set_exception(refusal)
         with self._work:
             if self._failure is not None or self._closing:
                 error: Exception | None = Indeterminate("the ledger has stopped")
@@ -146,9 +167,8 @@ class Engine:
                 self._queue_bytes += sum(len(signed.raw) for signed, _ in taken)
                 self._work.notify()
         if error is not None:
-            for _, future in taken:
-                future.set_exception(error)
-        return futures
+            for _, promise in taken:
+                promise.set_exception(error)
 
     # The writer.
 
@@ -181,7 +201,7 @@ class Engine:
                     _refuse(futures, Indeterminate("the ledger stopped before the result was known"))
                 raise
 
-    def _take(self, *, wait: bool) -> list[tuple[Signed, "Future[Receipt]"]] | None:
+    def _take(self, *, wait: bool) -> list[tuple[Signed, Promise]] | None:
         """The next transactions; empty when something falls due or there is no need to wait; None at the end."""
         with self._work:
             while wait and not self._queue and not self._closing:
@@ -191,7 +211,7 @@ class Engine:
                 self._work.wait(pause)
             if not self._queue and self._closing:
                 return None
-            taken: list[tuple[Signed, Future[Receipt]]] = []
+            taken: list[tuple[Signed, Promise]] = []
             size = 0
             while self._queue and len(taken) < BLOCK_TRANSACTIONS and size < BLOCK_BYTES:
                 entry = self._queue.popleft()
@@ -211,7 +231,7 @@ class Engine:
         due = self.machine.next_due()
         return due is not None and due <= self.now_ms()
 
-    def _fresh(self, batch: Sequence[tuple[Signed, "Future[Receipt]"]]) -> list[Entry]:
+    def _fresh(self, batch: Sequence[tuple[Signed, Promise]]) -> list[Entry]:
         """One entry a transaction id: two requests with the same transaction share a result."""
         entries: dict[tuple[str, bytes], Entry] = {}
         for signed, future in batch:
@@ -274,7 +294,7 @@ class Engine:
         self._head = result.header
         return list(chosen.values()), stored
 
-    def _refused(self, signed: Signed, futures: "Sequence[Future[Receipt]]", refusal: Rejected) -> None:
+    def _refused(self, signed: Signed, futures: Sequence[Promise], refusal: Rejected) -> None:
         """Answer what no block takes; a repeat gets the first result, also when it has expired meanwhile."""
         if refusal.code in _REPEATS:
             first = self.machine.receipt_of(signed.id) or self._store.receipt(signed.id)
@@ -354,7 +374,7 @@ class Engine:
         self._store.close()
 
 
-def _refuse(futures: "Sequence[Future[Receipt]]", error: Exception) -> None:
+def _refuse(futures: Sequence[Promise], error: Exception) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(error)
