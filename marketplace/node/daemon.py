@@ -29,6 +29,7 @@ from marketplace.node.faucet import Faucet
 from marketplace.node.hub import Hub
 from marketplace.node.logs import configure
 from marketplace.node.metrics import Metrics
+from marketplace.node.quick import quick_protocol
 
 DRAIN_S: Final = 5
 """Longest wait at the end for requests under way."""
@@ -142,11 +143,12 @@ async def _serve(config: NodeConfig, node: Node, sock: socket.socket) -> None:
         log_config=None,
         access_log=False,
         lifespan="on",
+        http=quick_protocol(edge),
+        proxy_headers=False,
         server_header=False,
         limit_concurrency=config.max_connections,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=DRAIN_S,
-        h11_max_incomplete_event_size=64 * 1024,
     )
     await Server(settings, ready, edge, node.hub).serve(sockets=[sock])
 

@@ -3,11 +3,11 @@
 import asyncio
 import json
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
+from ledger.engine.embedded import Promise
 from ledger.engine.errors import EngineBusy, Indeterminate
 from ledger.protocol.block import Receipt
 from marketplace.node import edge as edges
@@ -19,17 +19,15 @@ from marketplace.node.metrics import Metrics
 class Stub:
     """An engine that does with each transaction what it is told."""
 
-    def __init__(self, act: Callable[["Future[Receipt]"], None]) -> None:
+    def __init__(self, act: Callable[[Promise], None]) -> None:
         self.act = act
         self.calls: list[int] = []
 
-    def submit_many(self, raws: list[bytes]) -> "list[Future[Receipt]]":
-        """One future a transaction."""
+    def submit_to(self, raws: list[bytes], promises: list[Promise]) -> None:
+        """One promise a transaction."""
         self.calls.append(len(raws))
-        futures: list[Future[Receipt]] = [Future() for _ in raws]
-        for future in futures:
-            self.act(future)
-        return futures
+        for promise in promises:
+            self.act(promise)
 
 
 async def _inner(_scope: Any, _receive: Any, send: Any) -> None:
