@@ -26,7 +26,7 @@ class Node:
     faucet: Faucet | None = None
 
 
-def node_of(request: Request) -> Node:
+async def node_of(request: Request) -> Node:
     """The node that serves a request."""
     return cast(Node, request.app.state.node)
 

@@ -34,6 +34,9 @@ from marketplace.node.quick import quick_protocol
 DRAIN_S: Final = 5
 """Longest wait at the end for requests under way."""
 
+SWITCH_S: Final = 0.001
+"""How long a thread computes while another wants to."""
+
 _log = structlog.get_logger("gpubid.node")
 
 
@@ -156,6 +159,8 @@ async def _serve(config: NodeConfig, node: Node, sock: socket.socket) -> None:
 def run(config: NodeConfig) -> None:
     """Run a node until SIGTERM or SIGINT; CommandFailed where it cannot start."""
     configure(config.log_level)
+    # The loop and the ledger's writer are threads of one interpreter: neither may wait 5 ms for the other to pause.
+    sys.setswitchinterval(SWITCH_S)
     try:
         config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with homes.locked(config.home):

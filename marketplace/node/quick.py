@@ -153,7 +153,9 @@ class QuickProtocol(HttpToolsProtocol):
         self._path = ""
         self._tickets: list[Ticket] = []
         self._left = 0
-        self._later = bytearray()
+        self._later = b""
+        """What the client sent behind the request that is being answered, from `_at` on."""
+        self._at = 0
         self._ending = False
         # Both.
         self._quiet_since = 0.0
@@ -174,12 +176,13 @@ class QuickProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._held.clear()
-        self._later.clear()
+        self._later = b""
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""
         if self._busy:
-            self._later += data
+            self._later = self._later[self._at :] + data
+            self._at = 0
             if len(self._later) > MAX_LATER:
                 self.flow.pause_reading()
             return
@@ -220,25 +223,25 @@ class QuickProtocol(HttpToolsProtocol):
 
     # Which path.
 
-    def _serve(self, data: bytes) -> None:
-        """Take a request that is plain and whole; give anything else to the usual path."""
-        if not data.startswith(_START) or self._parsing or not (self.cycle is None or self.cycle.response_complete):
-            self._usual(data)
+    def _serve(self, data: bytes, at: int = 0) -> None:
+        """Take a request, from `at` on, that is plain and whole; give anything else to the usual path."""
+        if not data.startswith(_START, at) or self._parsing or not (self.cycle is None or self.cycle.response_complete):
+            self._usual(data[at:])
             return
-        body = data.find(b"\r\n\r\n", 0, PLAIN_HEAD) + 4
-        plan = self._lane.plan(data[:body]) if body > 4 else None
+        body = data.find(b"\r\n\r\n", at, at + PLAIN_HEAD) + 4
+        plan = self._lane.plan(data[at:body]) if body > 4 else None
         if plan is None or (self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency):
-            self._usual(data)
+            self._usual(data[at:])
             return
         end = body + plan.length
         if len(data) < end:
-            self._held += data
-            self._needed = end
+            self._held += data[at:]
+            self._needed = end - at
             self._hold_timer = self.loop.call_later(HOLD_S, self._give_up_holding)
         elif not self._take(plan.path, data[body:end]):
-            self._usual(data)
+            self._usual(data[at:])
         elif len(data) > end:
-            self._later += data[end:]
+            self._later, self._at = data, end
 
     def _unheld(self) -> bytes:
         data = bytes(self._held)
@@ -298,11 +301,13 @@ class QuickProtocol(HttpToolsProtocol):
     def _next(self) -> None:
         """Go on with what the client sent meanwhile."""
         self._busy = False
+        self.flow.resume_reading()
         if self._later:
-            data = bytes(self._later)
-            self._later.clear()
-            self.flow.resume_reading()
-            self._serve(data)
+            data, self._later = self._later, b""
+            at, self._at = self._at, 0
+            self._serve(data, at)
+            if self._busy and len(self._later) - self._at > MAX_LATER:
+                self.flow.pause_reading()
 
     # The usual path.
 
