@@ -1,32 +1,43 @@
-"""Restart: the newest checkpoint and a replay of the tail; and the checkpoints themselves, made off the writer's way.
+"""Restart: the state in pieces out of the log, or a replay of all blocks; and the pieces themselves.
 
-On SQLite a checkpoint is written by a forked child, which has the whole state as it was at the fork: the writer
-pays for the fork alone. A checkpoint that is damaged or missing costs time, never state: the log is replayed.
+The state is kept as 256 shards. Each block's commit has what it changed; after the answers, in proportion to that,
+shards are written anew, the oldest first, and what no shard needs any more is dropped. So a restart reads the shards,
+lays what changed since the oldest over them, and compares the root: at any moment, not only after an orderly end.
+Pieces that are damaged or missing cost time, never state: the blocks are replayed.
 """
 
-import contextlib
-import hashlib
-import os
+import gc
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
 import structlog
 
 from ledger.engine.errors import LedgerDamaged, LedgerMissing, WrongChain
-from ledger.engine.log import Log, head_mark
+from ledger.engine.log import Log, StoredBlock, head_mark
 from ledger.machine.machine import Machine
 from ledger.machine.module import Module
+from ledger.machine.remembered import MINUTE_MS
+from ledger.machine.snapshot import SHARDS
+from ledger.protocol.block import Header
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Rejected
 from ledger.protocol.genesis import Genesis
 
-TAIL_TRANSACTIONS: Final = 10_000
-"""A checkpoint is due after so many transactions …"""
+REWRITTEN: Final = 2
+"""Bytes of shards that are written for a byte that blocks changed: what changed is at most half the state, then."""
 
-TAIL_BLOCKS: Final = 2_000
-"""… or so many blocks, so that a restart replays little."""
+BLOCK_BYTES: Final = 512
+"""What a block counts beside its bytes."""
+
+SHARD_BYTES: Final = 16 * 1024
+"""What a shard counts at least."""
+
+ROUND_BYTES: Final = 256 * 1024
+"""Shards are written when so much is due: a few small ones at a time, or one large one."""
+
+FIRST_SHARDS: Final = 16
+"""Shards of a commit where all are written."""
 
 _log = structlog.get_logger()
 
@@ -49,33 +60,57 @@ def open_machine(log: Log, genesis: Genesis | None, modules: Sequence[Module]) -
         raise LedgerDamaged(0, "the genesis is not the one that was stored")
     if genesis is not None and genesis.hash != found.hash:
         raise WrongChain(log.where, found.chain_id, genesis.chain_id)
-    machine = _from_checkpoint(log, found, modules) or Machine(found, modules)
-    replay(machine, log)
-    height = machine.head.height
-    if log.committed() != head_mark(height, machine.head.hash if height else found.hash):
-        raise LedgerDamaged(height, "the newest block is not the one that was committed last")
+    gc.disable()  # nothing that is loaded is garbage
+    try:
+        machine = _loaded(log, found, modules) or _replayed(log, found, modules)
+    finally:
+        gc.enable()
     owner = int.from_bytes(log.meta("owner") or b"\0", "big") + 1
     log.set_meta("owner", (owner % 2**63).to_bytes(8, "big"))
     return machine
 
 
-def _from_checkpoint(log: Log, genesis: Genesis, modules: Sequence[Module]) -> Machine | None:
-    data = log.load_checkpoint()
-    if data is None or len(data) < 32:
-        return None
-    if hashlib.sha256(data[32:]).digest() != data[:32]:
-        _log.warning("the checkpoint is damaged; replaying the log")
+def _loaded(log: Log, genesis: Genesis, modules: Sequence[Module]) -> Machine | None:
+    """The machine from its pieces; None where they are missing, or are not those of the newest block."""
+    head = _newest(log, genesis)
+    heights = [height for _, height in log.shards_at()]
+    if head is None or not heights:
         return None
     try:
-        machine = Machine.restore(genesis, modules, data[32:])
+        oldest = min(heights)
+        parts = log.parts(oldest, head.height) if len(heights) == SHARDS and max(heights) <= head.height else None
+        if parts is None:
+            raise ValueError("a piece is missing")
+        return Machine.load(genesis, modules, head, parts)
     except (ValueError, AssertionError, Rejected) as error:
         _log.warning("the checkpoint cannot be used; replaying the log", error=str(error))
         return None
+
+
+def _newest(log: Log, genesis: Genesis) -> Header | None:
+    """Header of the newest block, if it is the one that was committed last."""
+    height = log.height()
+    if height:
+        block = log.block(height)
+        head, hash_ = None if block is None else block.header, None if block is None else block.header.hash
+    else:
+        stored = log.meta("first")
+        try:
+            head = None if stored is None else msgspec.json.decode(stored, type=Header)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            head = None
+        hash_ = None if head is None or head.parent != genesis.hash else genesis.hash
+    return head if hash_ is not None and log.committed() == head_mark(height, hash_) else None
+
+
+def _replayed(log: Log, genesis: Genesis, modules: Sequence[Module]) -> Machine:
+    machine = Machine(genesis, modules)
+    replay(machine, log)
     height = machine.head.height
-    block = log.block(height)
-    if height and (block is None or block.header != machine.head):
-        # Its hash and its root are good: the log has lost what was committed, or another chain's file was put here.
-        raise LedgerDamaged(height, "the log does not have the block of the checkpoint beside it")
+    if log.committed() != head_mark(height, machine.head.hash if height else genesis.hash):
+        raise LedgerDamaged(height, "the newest block is not the one that was committed last")
+    # Pieces that were no good are written anew; none may be left.
+    log.drop_shards()
     return machine
 
 
@@ -95,95 +130,40 @@ def replay(machine: Machine, log: Log) -> None:
 
 
 class Checkpoints:
-    """Decides when a checkpoint is due and has it written. Used by the writer's thread."""
+    """Writes shards, as many as what changed calls for. Used by the thread that writes blocks."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, machine: Machine) -> None:
+        """Write the first shards where there are none: of a new chain, or of one that was replayed."""
         self._log = log
-        self._blocks = 0
-        self._transactions = 0
-        self._child = 0
+        self._due = 0
+        if not log.shards_at():
+            self._write_all(machine)
+        self._heights = [height for _, height in log.shards_at()]
+        assert len(self._heights) == SHARDS
+        # From here on they take turns.
+        self._next = self._heights.index(min(self._heights))
 
-    def after_block(self, machine: Machine, transactions: int) -> None:
-        """Count a committed block; start a checkpoint where one is due."""
-        self._blocks += 1
-        self._transactions += transactions
-        if self._blocks < TAIL_BLOCKS and self._transactions < TAIL_TRANSACTIONS:
+    def _write_all(self, machine: Machine) -> None:
+        head = machine.head
+        if head.height == 0:
+            self._log.set_meta("first", encode(head))
+        for start in range(0, SHARDS, FIRST_SHARDS):
+            shards = {number: machine.shard(number) for number in range(start, start + FIRST_SHARDS)}
+            self._log.keep_shards(head.height, shards, -1, 0)
+        self._log.restart_shards(head.height, machine.remembered_ids())
+
+    def after_block(self, machine: Machine, block: StoredBlock) -> None:
+        """Count a block that is committed; write shards where they are due. `machine` is as that block left it."""
+        assert machine.head == block.header, "shards are written of what is committed"
+        self._due += REWRITTEN * (len(block.change.records) + BLOCK_BYTES)
+        if self._due < ROUND_BYTES:
             return
-        if not self._reap(wait=False):
-            return  # the last one is still being written
-        self._blocks = self._transactions = 0
-        path = self._log.checkpoint_path
-        if path is None:
-            self._log.save_checkpoint(machine.head.height, _sealed(machine))
-        else:
-            self._fork(machine, path)
-
-    def _fork(self, machine: Machine, path: Path) -> None:
-        child = os.fork()
-        if child:
-            self._child = child
-            return
-        # In the child: nothing but encoding and writing, then out, whatever happens. Neither the ledger's lock nor
-        # a socket that listens may live on in here if the parent dies.
-        status = 1
-        try:
-            os.closerange(3, 65_536)
-            os.nice(10)
-            write_durably(path, _sealed(machine))
-            status = 0
-        finally:
-            os._exit(status)
-
-    def _reap(self, *, wait: bool) -> bool:
-        """True where no child is left."""
-        if self._child:
-            pid, status = os.waitpid(self._child, 0 if wait else os.WNOHANG)
-            if pid == 0:
-                return False
-            self._child = 0
-            if status:
-                _log.warning("a checkpoint could not be written", status=status)
-        return True
-
-    def close(self, machine: Machine | None) -> None:
-        """Wait for a checkpoint under way; write a last one where `machine` is given and blocks came since."""
-        self._reap(wait=True)
-        if machine is None or not self._blocks:
-            return
-        path = self._log.checkpoint_path
-        try:
-            if path is None:
-                self._log.save_checkpoint(machine.head.height, _sealed(machine))
-            else:
-                write_durably(path, _sealed(machine))
-        except OSError as error:
-            # The log has everything: only the next start is slower.
-            _log.warning("a checkpoint could not be written", error=str(error))
-
-
-def _sealed(machine: Machine) -> bytes:
-    data = machine.snapshot()
-    return hashlib.sha256(data).digest() + data
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Replace a file in one step: after a crash it is the old one or the new one."""
-    draft = path.with_name(path.name + ".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise
-    finally:
-        os.close(descriptor)
-    draft.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        shards: dict[int, bytes] = {}
+        while self._due > 0 and len(shards) < SHARDS:
+            number = self._next
+            data = shards[number] = machine.shard(number)
+            self._heights[number] = block.header.height
+            self._due -= max(len(data), SHARD_BYTES)
+            self._next = (number + 1) % SHARDS
+        minute = block.header.time_ms // MINUTE_MS
+        self._log.keep_shards(block.header.height, shards, min(self._heights), minute)

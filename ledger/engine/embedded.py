@@ -9,19 +9,19 @@ import contextlib
 import gc
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 import structlog
 
+from ledger.engine.asked import Asked, Done, Outcome
 from ledger.engine.checkpoint import Checkpoints, open_machine
 from ledger.engine.clock import Clock, SystemClock
 from ledger.engine.errors import EngineBusy, Indeterminate
 from ledger.engine.export import write_export
 from ledger.engine.log import Log, StoredBlock
-from ledger.engine.rate import Rate
 from ledger.engine.verifying import Verifying
 from ledger.machine.machine import Machine
 from ledger.machine.module import Module
@@ -47,25 +47,11 @@ _REPEATS: Final = frozenset({Code.ALREADY_APPLIED, Code.EXPIRED, Code.BAD_SEQUEN
 
 _log = structlog.get_logger()
 
+UNDER_WAY: Final = 3
+"""Batches that the verifying processes have at a time: one done, one at work, one waiting keeps them and the writer busy."""
 
-class Promise(Protocol):
-    """Where a result goes: the part of a future that the engine uses. All of it is called on the writer's thread, or by
-    whoever submits; it must be quick and raise nothing."""
-
-    def set_running_or_notify_cancel(self) -> bool:
-        """False where nobody wants the result any more; asked once."""
-
-    def done(self) -> bool:
-        """True once there is a result."""
-
-    def set_result(self, receipt: Receipt, /) -> None:
-        """The receipt, durable."""
-
-    def set_exception(self, error: BaseException, /) -> None:
-        """Why there is none."""
-
-
-Entry = tuple[Signed, list[Promise]]
+Entry = tuple[Signed, Asked, int]
+"""A transaction, who asked for it, and its place among what they asked for."""
 
 
 class Engine:
@@ -79,11 +65,11 @@ class Engine:
         self._on_fatal = on_fatal
         self._state = threading.RLock()
         self._work = threading.Condition()
-        self._queue: deque[tuple[Signed, Promise]] = deque()
+        self._queue: deque[Entry] = deque()
         self._queue_bytes = 0
         self._subscribers: list[Callable[[StoredBlock], None]] = []
         self._verifying = Verifying()
-        self._checkpoints = Checkpoints(log)
+        self._checkpoints = Checkpoints(log, machine)
         self._closing = False
         self._head = machine.head
         self._failure: BaseException | None = None
@@ -145,30 +131,50 @@ class Engine:
     def submit_many(self, raws: Sequence[bytes]) -> "list[Future[Receipt]]":
         """Take in several; each has a future of its own, as from `submit`."""
         futures: list[Future[Receipt]] = [Future() for _ in raws]
-        self.submit_to(raws, futures)
+        for future in futures:
+            future.set_running_or_notify_cancel()  # its answer will come: nobody can cancel it
+
+        def done(outcomes: list[tuple[int, Outcome]]) -> None:
+            for place, outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    futures[place].set_exception(outcome)
+                else:
+                    futures[place].set_result(outcome)
+
+        self.submit_batch(raws, done)
         return futures
 
-    def submit_to(self, raws: Sequence[bytes], promises: Sequence[Promise]) -> None:
-        """Take in several whose results go to promises of the caller's own, which may cost less than futures."""
-        taken: list[tuple[Signed, Promise]] = []
-        for raw, promise in zip(raws, promises, strict=True):
+    def submit_batch(self, raws: Sequence[bytes], done: Done) -> None:
+        """Take in several at the least cost: `done` gets (place in `raws`, receipt or exception) of each, once.
+
+        It is called on this thread with what is refused at once, and on the writer's with what a block decided,
+        once a block: it must be quick and may not raise. The exceptions are those of `submit`.
+        """
+        asked = Asked(done)
+        taken: list[Entry] = []
+        decode = self.machine.codec.decode
+        size = 0
+        for place, raw in enumerate(raws):
             try:
-                taken.append((self.machine.codec.decode(raw), promise))
+                taken.append((decode(raw), asked, place))
             except Rejected as refusal:
-                promise.set_exception(refusal)
+                asked.put(place, refusal)
+            else:
+                size += len(raw)
+        if asked.waiting:
+            asked.deliver()
+        error: Exception
         with self._work:
             if self._failure is not None or self._closing:
-                error: Exception | None = Indeterminate("the ledger has stopped")
+                error = Indeterminate("the ledger has stopped")
             elif len(self._queue) + len(taken) > MAX_QUEUE or self._queue_bytes > MAX_QUEUE_BYTES:
                 error = EngineBusy(f"{len(self._queue)} transactions wait")
             else:
-                error = None
                 self._queue.extend(taken)
-                self._queue_bytes += sum(len(signed.raw) for signed, _ in taken)
+                self._queue_bytes += size
                 self._work.notify()
-        if error is not None:
-            for _, promise in taken:
-                promise.set_exception(error)
+                return
+        _answer((entry, error) for entry in taken)
 
     # The writer.
 
@@ -181,27 +187,28 @@ class Engine:
             self._verifying.close()
 
     def _write(self) -> None:
-        pending: list[Entry] = []
-        while True:
-            batch = self._take(wait=not pending)
-            if batch is None and not pending:
-                return
-            fresh = self._fresh(batch or [])
-            try:
-                self._verifying.begin([signed for signed, _ in fresh])
-                if pending or (not fresh and self._is_due()):
-                    self._block(pending)
-                pending = self._good(fresh, self._verifying.finish())
-                if pending and not self._queue:
-                    # Nothing to overlap with: a lone transaction must not wait for another.
-                    self._block(pending)
-                    pending = []
-            except BaseException:
-                for _, futures in (*pending, *fresh):
-                    _refuse(futures, Indeterminate("the ledger stopped before the result was known"))
-                raise
+        under_way: deque[list[Entry]] = deque()
+        current: list[Entry] = []
+        try:
+            while True:
+                batch = self._take(wait=not under_way)
+                if batch is None and not under_way:
+                    return
+                if batch:
+                    self._verifying.begin([signed for signed, _, _ in batch])
+                    under_way.append(batch)
+                    if len(under_way) < UNDER_WAY and self._queue:
+                        continue
+                # Nothing is waited for that is not there yet: a lone transaction gets a block of its own at once.
+                current = under_way.popleft() if under_way else []
+                self._block(current, self._verifying.finish() if current else [])
+                current = []
+        except BaseException:
+            error = Indeterminate("the ledger stopped before the result was known")
+            _answer((entry, error) for entries in (current, *under_way) for entry in entries)
+            raise
 
-    def _take(self, *, wait: bool) -> list[tuple[Signed, Promise]] | None:
+    def _take(self, *, wait: bool) -> list[Entry] | None:
         """The next transactions; empty when something falls due or there is no need to wait; None at the end."""
         with self._work:
             while wait and not self._queue and not self._closing:
@@ -211,14 +218,12 @@ class Engine:
                 self._work.wait(pause)
             if not self._queue and self._closing:
                 return None
-            taken: list[tuple[Signed, Promise]] = []
+            taken: list[Entry] = []
             size = 0
             while self._queue and len(taken) < BLOCK_TRANSACTIONS and size < BLOCK_BYTES:
                 entry = self._queue.popleft()
                 size += len(entry[0].raw)
-                # From here on a future cannot be cancelled: its answer will be set, by this thread alone.
-                if entry[1].set_running_or_notify_cancel():
-                    taken.append(entry)
+                taken.append(entry)
             self._queue_bytes -= size
             return taken
 
@@ -227,82 +232,81 @@ class Engine:
         # A second at most: the condition's clock stands still while the machine sleeps, ours does not.
         return None if due is None else min((due - self.now_ms()) / 1000, 1.0)
 
-    def _is_due(self) -> bool:
-        due = self.machine.next_due()
-        return due is not None and due <= self.now_ms()
-
-    def _fresh(self, batch: Sequence[tuple[Signed, Promise]]) -> list[Entry]:
-        """One entry a transaction id: two requests with the same transaction share a result."""
-        entries: dict[tuple[str, bytes], Entry] = {}
-        for signed, future in batch:
-            entries.setdefault((signed.id, signed.signature), (signed, []))[1].append(future)
-        return list(entries.values())
-
-    def _good(self, entries: Sequence[Entry], verdicts: Sequence[bool]) -> list[Entry]:
-        good = []
-        for entry, verdict in zip(entries, verdicts, strict=True):
-            if verdict:
-                good.append(entry)
-            else:
-                _refuse(entry[1], Rejected(Code.BAD_SIGNATURE, "the signature does not match"))
-        return good
-
-    def _block(self, entries: Sequence[Entry]) -> None:
-        """Apply and commit one block of verified transactions, then answer. What no block would take is answered first."""
+    def _block(self, entries: Sequence[Entry], verdicts: Sequence[bool]) -> None:
+        """Apply and commit one block of what is good, then answer. What no block would take is answered too."""
+        answers: list[tuple[Entry, Outcome]] = []
         with self._state:
             try:
-                found = self._apply(entries)
+                stored = self._apply(entries, verdicts, answers)
             except BaseException as error:
                 # Before the lock is given up: nobody may read a state that is not committed.
                 self._failure = error
                 raise
-        if found is None:
+        _answer(answers)
+        if stored is None:
             return
-        chosen, stored = found
-        receipts = stored.result.receipts
-        for (_, futures), receipt in zip(chosen, receipts, strict=True):
-            for future in futures:
-                future.set_result(receipt)
         for subscriber in list(self._subscribers):
             try:
                 subscriber(stored)
             except Exception:
                 _log.exception("a subscriber failed", height=stored.header.height)
-        self._checkpoints.after_block(self.machine, len(stored.raws))
+        self._checkpoints.after_block(self.machine, stored)
 
-    def _apply(self, entries: Sequence[Entry]) -> tuple[list[Entry], StoredBlock] | None:
-        """Choose, apply and commit; None where there is nothing to do."""
-        time_ms = max(self._head.time_ms + 1, self.now_ms())
+    def _apply(
+        self, entries: Sequence[Entry], verdicts: Sequence[bool], answers: list[tuple[Entry, Outcome]]
+    ) -> StoredBlock | None:
+        """Choose, apply and commit; None where there is nothing to do. Fills in the answers."""
         chosen: dict[str, Entry] = {}
-        rate = Rate(self.machine, time_ms)
-        for signed, futures in entries:
-            if signed.id in chosen:
-                chosen[signed.id][1].extend(futures)
-                continue
-            try:
-                self.machine.check(signed, time_ms)
-                rate.take(signed.transaction.principal)
-            except Rejected as refusal:
-                self._refused(signed, futures, refusal)
-            else:
-                chosen[signed.id] = (signed, futures)
-        if not chosen and not self._is_due():
+        repeats: list[Entry] = []
+        for entry, good in zip(entries, verdicts, strict=True):
+            if not good:
+                answers.append((entry, Rejected(Code.BAD_SIGNATURE, "the signature does not match")))
+            elif chosen.setdefault(entry[0].id, entry) is not entry:
+                repeats.append(entry)
+        time_ms = max(self._head.time_ms + 1, self.now_ms())
+        due = self.machine.next_due()
+        if not (due is not None and due <= time_ms) and not self._any(chosen, time_ms, answers):
+            self._repeated(repeats, answers)
             return None
-        result = self.machine.apply_block(time_ms, [signed for signed, _ in chosen.values()], verified=True)
-        stored = StoredBlock(raws=[signed.raw for signed, _ in chosen.values()], result=result)
+        result, refusals = self.machine.propose_block(time_ms, [entry[0] for entry in chosen.values()])
+        if refusals:
+            for signed, refusal in refusals:
+                answers.append((chosen.pop(signed.id), self._refused(signed, refusal)))
+        stored = StoredBlock(raws=[entry[0].raw for entry in chosen.values()], result=result, change=self.machine.change)
         self._store.append(stored)
         self._head = result.header
-        return list(chosen.values()), stored
+        answers.extend(zip(chosen.values(), result.receipts, strict=True))
+        self._repeated(repeats, answers)
+        return stored
 
-    def _refused(self, signed: Signed, futures: Sequence[Promise], refusal: Rejected) -> None:
-        """Answer what no block takes; a repeat gets the first result, also when it has expired meanwhile."""
+    def _any(self, chosen: dict[str, Entry], time_ms: int, answers: list[tuple[Entry, Outcome]]) -> bool:
+        """True where a block would take one of these; those before it, which it would not, are answered and removed.
+
+        So no block is made, and nothing is written, for transactions that are all refused.
+        """
+        for entry in list(chosen.values()):
+            try:
+                self.machine.check(entry[0], time_ms)
+            except Rejected as refusal:
+                del chosen[entry[0].id]
+                answers.append((entry, self._refused(entry[0], refusal)))
+            else:
+                return True
+        return False
+
+    def _repeated(self, repeats: Sequence[Entry], answers: list[tuple[Entry, Outcome]]) -> None:
+        """Requests with the same transaction share its answer."""
+        if repeats:
+            known = {entry[0].id: outcome for entry, outcome in answers}
+            answers.extend((entry, known[entry[0].id]) for entry in repeats)
+
+    def _refused(self, signed: Signed, refusal: Rejected) -> Outcome:
+        """The answer to what no block takes; a repeat gets the first result, also when it has expired meanwhile."""
         if refusal.code in _REPEATS:
             first = self.machine.receipt_of(signed.id) or self._store.receipt(signed.id)
             if first is not None:
-                for future in futures:
-                    future.set_result(first)
-                return
-        _refuse(futures, refusal)
+                return first
+        return refusal
 
     def _fail(self, error: BaseException) -> None:
         """The engine is over: nobody is left waiting, and the owner is told."""
@@ -311,9 +315,7 @@ class Engine:
             self._failure = error
             left = list(self._queue)
             self._queue.clear()
-        for _, future in left:
-            if future.set_running_or_notify_cancel():
-                future.set_exception(Indeterminate("the ledger has stopped"))
+        _answer((entry, Indeterminate("the ledger has stopped")) for entry in left)
         if self._on_fatal is not None:
             self._on_fatal(error)
 
@@ -362,7 +364,7 @@ class Engine:
         write_export(self._store, self.genesis, self.head.height, path)
 
     def close(self) -> None:
-        """Write what is queued, keep a checkpoint, end; harmless when repeated."""
+        """Write what is queued, end; harmless when repeated."""
         with self._work:
             if self._closing:
                 return
@@ -370,11 +372,17 @@ class Engine:
             self._work.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        self._checkpoints.close(None if self._failure is not None else self.machine)
         self._store.close()
 
 
-def _refuse(futures: Sequence[Promise], error: Exception) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
+def _answer(answers: Iterable[tuple[Entry, Outcome]]) -> None:
+    """Tell everyone who asked, each once."""
+    told: dict[Asked, None] = {}
+    for (_, asked, place), outcome in answers:
+        asked.put(place, outcome)
+        told[asked] = None
+    for asked in told:
+        try:
+            asked.deliver()
+        except Exception:
+            _log.exception("an answer could not be delivered")

@@ -8,7 +8,8 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 
 from ledger.engine.errors import LedgerDamaged, LedgerLocked
 from ledger.engine.faults import translated
+from ledger.machine.snapshot import NO_CHANGE, Change, Parts, pack_ids, unpack_ids
 from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code
@@ -44,12 +46,36 @@ TRANSACTIONS: Final = sa.Table(
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
     sqlite_with_rowid=False,
 )
-CHECKPOINTS: Final = sa.Table(
-    "checkpoint",
+CHANGES: Final = sa.Table(
+    "change",
     _METADATA,
+    # What a block changed, apart from the blocks: they are large, and a restart reads many of these in a row.
     sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("ids", sa.LargeBinary, nullable=False),
+    sa.Column("records", sa.LargeBinary, nullable=False),
+)
+SHARDS: Final = sa.Table(
+    "shard",
+    _METADATA,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("height", sa.BigInteger, nullable=False),
     sa.Column("data", sa.LargeBinary, nullable=False),
 )
+REMEMBERED: Final = sa.Table(
+    "remembered",
+    _METADATA,
+    # Ids of transactions up to a height, since the row before; of no use after the minute `until`.
+    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("until", sa.BigInteger, nullable=False),
+    sa.Column("ids", sa.LargeBinary, nullable=False),
+)
+_NEEDED: Final = frozenset({"applied", "block", "meta"})
+"""Without the other tables a restart replays the blocks."""
+
+for _table, _column in (("change", "records"), ("shard", "data")):
+    # PostgreSQL would try to compress what is written every few milliseconds.
+    _alter = sa.DDL(f"ALTER TABLE {_table} ALTER COLUMN {_column} SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
+    sa.event.listen(_METADATA.tables[_table], "after_create", _alter.execute_if(dialect="postgresql"))
 _ADVISORY: Final = 0x677075626964
 """Number of the advisory lock on PostgreSQL: "gpubid"."""
 
@@ -61,12 +87,13 @@ _OWNER: Final = """
 """
 
 
-class StoredResults(msgspec.Struct, frozen=True):
-    """Receipts and events of a block as they are stored."""
+class StoredResults(msgspec.Struct, frozen=True, array_like=True):
+    """Results of a block as they are stored: what its header hashes, and beside it the details, by place."""
 
-    receipts: tuple[Receipt, ...]
-    begin: tuple[Any, ...]
-    end: tuple[Any, ...]
+    receipts: bytes
+    begin: bytes
+    end: bytes
+    details: dict[int, str]
 
 
 class StoredBlock(msgspec.Struct, frozen=True):
@@ -77,6 +104,8 @@ class StoredBlock(msgspec.Struct, frozen=True):
 
     raws: list[bytes]
     result: BlockResult
+    change: Change = NO_CHANGE
+    """What it changed; kept for restarts only, so a block that was read from the log has none."""
 
     @property
     def header(self) -> Header:
@@ -124,16 +153,25 @@ class Log:
             raise
         self._insert_block = f"INSERT INTO block (height, hash, header, raws, results) VALUES ({', '.join([mark] * 5)})"  # noqa: S608
         self._update_head = f"UPDATE meta SET value = {mark} WHERE name = 'head'"  # noqa: S608
+        self._insert_change = f"INSERT INTO change (height, ids, records) VALUES ({mark}, {mark}, {mark})"  # noqa: S608
         self._insert_id = f"INSERT INTO applied (prefix, height, position) VALUES ({mark}, {mark}, {mark})"  # noqa: S608
+        self._keep_shard = (
+            f"INSERT INTO shard (number, height, data) VALUES ({mark}, {mark}, {mark}) "  # noqa: S608
+            "ON CONFLICT (number) DO UPDATE SET height = excluded.height, data = excluded.data"
+        )
+        self._old_ids = f"SELECT ids FROM change WHERE height <= {mark} ORDER BY height"  # noqa: S608
+        self._drop_changes = f"DELETE FROM change WHERE height <= {mark}"  # noqa: S608
+        self._insert_ids = f"INSERT INTO remembered (height, until, ids) VALUES ({mark}, {mark}, {mark})"  # noqa: S608
+        self._drop_ids = f"DELETE FROM remembered WHERE until < {mark}"  # noqa: S608
 
     def _make_tables(self) -> None:
         """Make the tables where there are none; a database that has lost one is damaged, and not changed."""
         found = set(sa.inspect(self._engine).get_table_names()) & set(_METADATA.tables)
-        if not found:
+        if found and (lost := _NEEDED - found):
+            raise LedgerDamaged(0, f"there is no table {', '.join(sorted(lost))}")
+        if found != set(_METADATA.tables):
             with self._transaction() as connection:
                 _METADATA.create_all(connection)
-        elif lost := set(_METADATA.tables) - found:
-            raise LedgerDamaged(0, f"there is no table {', '.join(sorted(lost))}")
 
     # Who writes.
 
@@ -212,12 +250,13 @@ class Log:
         """Commit a block durably. Any exception means: not known whether it is committed."""
         result = block.result
         header = result.header
-        stored = StoredResults(receipts=result.receipts, begin=result.begin_events, end=result.end_events)
-        row = (header.height, header.hash, encode(header), msgspec.msgpack.encode(block.raws), encode(stored))
+        stored = StoredResults(*result.encoded, {r.index: r.detail for r in result.receipts if r.detail})
+        row = (header.height, header.hash, encode(header), msgspec.msgpack.encode(block.raws), msgspec.msgpack.encode(stored))
         cursor = self._writer.cursor()
         if self.path is not None:
             cursor.execute("BEGIN IMMEDIATE")
         cursor.execute(self._insert_block, row)
+        cursor.execute(self._insert_change, (header.height, block.change.ids, block.change.records))
         if result.receipts:
             cursor.executemany(self._insert_id, [(prefix_of(r.id), header.height, r.index) for r in result.receipts])
         # Kept apart from the blocks, so that a log that lost its end does not pass for a shorter one.
@@ -274,29 +313,94 @@ class Log:
                 limited = receipt  # no last word: the same bytes may come again
         return limited
 
-    # Checkpoints.
+    # What a restart needs: shards of the state, and what blocks changed since the oldest of them.
 
-    def save_checkpoint(self, height: int, data: bytes) -> None:
-        """Keep a snapshot (a database that others write meanwhile; SQLite keeps it in a file, see `checkpoint_path`)."""
-        with self._transaction() as connection:
-            connection.execute(sa.delete(CHECKPOINTS))
-            connection.execute(sa.insert(CHECKPOINTS).values(height=height, data=data))
-
-    def load_checkpoint(self) -> bytes | None:
-        """The newest snapshot, or None."""
-        if self.checkpoint_path is not None:
-            try:
-                return self.checkpoint_path.read_bytes()
-            except OSError:
-                return None
+    def shards_at(self) -> list[tuple[int, int]]:
+        """(number, height) of every shard there is, by number."""
+        query = sa.select(SHARDS.c.number, SHARDS.c.height).order_by(SHARDS.c.number)
         with translated(self.where), self._engine.connect() as connection:
-            found = connection.execute(sa.select(CHECKPOINTS.c.data).order_by(CHECKPOINTS.c.height.desc())).scalar()
-        return None if found is None else bytes(found)
+            return [(int(number), int(height)) for number, height in connection.execute(query)]
 
-    @property
-    def checkpoint_path(self) -> Path | None:
-        """Where a SQLite database keeps its snapshot: beside it, since a large write inside would hold up the blocks."""
-        return None if self.path is None else self.path.with_name(self.path.name + ".checkpoint")
+    def parts(self, oldest: int, head: int) -> Parts | None:
+        """The state at height `head` in pieces, its oldest shard of height `oldest`; None where a piece is missing."""
+        first, last, count = sa.func.min(CHANGES.c.height), sa.func.max(CHANGES.c.height), sa.func.count(CHANGES.c.height)
+        with translated(self.where), self._engine.connect() as connection:
+            found = tuple(connection.execute(sa.select(first, last, count)).one())
+        if found != ((oldest + 1, head, head - oldest) if head > oldest else (None, None, 0)):
+            return None
+        ids = (self._values(REMEMBERED.c.ids, REMEMBERED.c.height, None), self._values(CHANGES.c.ids, CHANGES.c.height, head))
+        return Parts(
+            shards=self._values(SHARDS.c.data, SHARDS.c.number, 255, page=1),
+            changes=self._values(CHANGES.c.records, CHANGES.c.height, head),
+            ids=chain(*ids),
+        )
+
+    def _values(self, column: sa.Column[bytes], by: sa.Column[int], last: int | None, page: int = 64) -> Iterator[bytes]:
+        """A column's values by ascending key up to `last`, a few at a time: together they may be large."""
+        query = sa.select(by, column).order_by(by).limit(page)
+        after = None
+        while after is None or last is None or after < last:
+            with translated(self.where), self._engine.connect() as connection:
+                rows = connection.execute(query if after is None else query.where(by > after)).all()
+            if not rows:
+                return
+            after = rows[-1][0]
+            for _, value in rows:
+                if not isinstance(value, bytes):
+                    raise ValueError("a stored value is of another type")
+                yield value
+
+    def keep_shards(self, height: int, shards: Mapping[int, bytes], oldest: int, minute: int) -> None:
+        """Replace shards by those of `height`, the newest block's; drop what only older ones needed.
+
+        `oldest` is the lowest height of a shard then, `minute` that of block time. Not on disk when it returns, but
+        with the next block: until then a crash leaves all as it was.
+        """
+        with self._unsynced() as cursor:
+            cursor.executemany(self._keep_shard, [(number, height, data) for number, data in shards.items()])
+            ids = cursor.execute(self._old_ids, (oldest,)).fetchall()
+            if ids:
+                self._remember(cursor, oldest, [pair for row in ids for pair in unpack_ids(bytes(row[0]))], minute)
+                cursor.execute(self._drop_changes, (oldest,))
+            cursor.execute(self._drop_ids, (minute,))
+
+    def restart_shards(self, height: int, ids: Sequence[tuple[int, bytes]]) -> None:
+        """All shards are of `height` now, and these ids are remembered: whatever else restarts needed is dropped."""
+        with self._unsynced() as cursor:
+            cursor.execute("DELETE FROM change")
+            cursor.execute("DELETE FROM remembered")
+            self._remember(cursor, height, ids, 0)
+
+    def drop_shards(self) -> None:
+        """Drop what restarts need: the next one replays the blocks."""
+        with self._transaction() as connection:
+            for table in (SHARDS, CHANGES, REMEMBERED):
+                connection.execute(sa.delete(table))
+
+    def _remember(self, cursor: Any, height: int, ids: Sequence[tuple[int, bytes]], minute: int) -> None:
+        valid = [pair for pair in ids if pair[0] >= minute]
+        if valid:
+            cursor.execute(self._insert_ids, (height, max(pair[0] for pair in valid), pack_ids(valid)))
+
+    @contextlib.contextmanager
+    def _unsynced(self) -> Iterator[Any]:
+        """A transaction of the writer that need not be on disk yet. Whoever gets an exception stops."""
+        cursor: Any = self._writer.cursor()
+        if self.path is None:
+            cursor.execute("SET LOCAL synchronous_commit = off")
+            yield cursor
+            self._writer.commit()
+        else:
+            cursor.execute("PRAGMA synchronous=NORMAL")
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                yield cursor
+                cursor.execute("COMMIT")
+            finally:
+                if self._writer.in_transaction:
+                    cursor.execute("ROLLBACK")
+                cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
 
     def close(self) -> None:
         """Close every connection and give up the lock."""
@@ -312,22 +416,35 @@ def head_mark(height: int, hash_: str) -> bytes:
 def _tune(connection: sqlite3.Connection, _record: object) -> None:
     """SQLite as a log: a commit is on disk when it returns."""
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=20000", "cell_size_check=ON"):
+    # Larger pages and fewer checkpoints than usual: a block of a thousand transactions costs a quarter less, a lone one no more.
+    size = ("page_size=8192", "wal_autocheckpoint=2000")
+    pragmas = (*size, "journal_mode=WAL", "synchronous=FULL", "busy_timeout=20000", "cell_size_check=ON")
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+_ROWS: Final = msgspec.json.Decoder(list[tuple[str, int, tuple[Any, ...]]])
+_EVENTS: Final = msgspec.json.Decoder(tuple[Any, ...])
 
 
 def _read(height: int, hash_: str, header: bytes, raws: bytes, results: bytes) -> StoredBlock:
     try:
         found = msgspec.json.decode(bytes(header), type=Header)
         transactions = msgspec.msgpack.decode(bytes(raws), type=list[bytes])
-        stored = msgspec.json.decode(bytes(results), type=StoredResults)
+        stored = msgspec.msgpack.decode(bytes(results), type=StoredResults)
+        rows, begin, end = _ROWS.decode(stored.receipts), _EVENTS.decode(stored.begin), _EVENTS.decode(stored.end)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LedgerDamaged(height, f"the block cannot be decoded: {error}") from None
     if found.height != height or found.hash != hash_ or encode(found) != bytes(header):
         raise LedgerDamaged(height, "the header is not the one that was committed")
     if transactions_hash(transactions) != found.transactions:
         raise LedgerDamaged(height, "the transactions are not those of the header")
-    if results_hash(stored.receipts, stored.begin, stored.end) != found.results:
+    encoded = (stored.receipts, stored.begin, stored.end)
+    if results_hash(*encoded) != found.results:
         raise LedgerDamaged(height, "the results are not those of the header")
-    result = BlockResult(header=found, receipts=stored.receipts, begin_events=stored.begin, end_events=stored.end)
+    details = stored.details
+    receipts = tuple(
+        Receipt(id, height, index, code, events, details.get(index, "")) for index, (id, code, events) in enumerate(rows)
+    )
+    result = BlockResult(header=found, receipts=receipts, begin_events=begin, end_events=end, encoded=encoded)
     return StoredBlock(raws=transactions, result=result)

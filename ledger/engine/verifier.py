@@ -20,10 +20,14 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         if len(head) < 4:
             return
         data = source.read(int.from_bytes(head, "big") * ITEM)
-        out = bytearray()
-        for at in range(0, len(data), ITEM):
-            out.append(verify(data[at : at + 32], data[at + 32 : at + 64], data[at + 64 : at + ITEM]))
-        sink.write(out)
+        sink.write(
+            bytes(
+                [
+                    verify(data[at : at + 32], data[at + 32 : at + 64], data[at + 64 : at + ITEM])
+                    for at in range(0, len(data), ITEM)
+                ]
+            )
+        )
         sink.flush()
 
 

@@ -1,5 +1,6 @@
 """Accounts: balances, keys and rate buckets; moving, minting and burning money; rotating a key."""
 
+from collections.abc import Iterable
 from sys import intern
 from types import MappingProxyType
 from typing import Any, Final
@@ -48,21 +49,20 @@ class Account(msgspec.Struct, frozen=True, gc=False):
     def holds(self, denomination: str) -> int:
         """Micro-units of a denomination."""
         money: Any = self.money
-        for at in range(0, len(money), 2):
-            if money[at] == denomination:
-                amount: int = money[at + 1]
-                return amount
-        return 0
+        if denomination not in money:
+            return 0
+        amount: int = money[money.index(denomination) + 1]
+        return amount
 
     def holding(self, denomination: str, amount: int) -> "Account":
         """The same account with `amount` micro-units of a denomination."""
         money: Any = self.money
-        if len(money) <= 2 and (not money or money[0] == denomination):
+        if not money or (len(money) == 2 and money[0] == denomination):
             money = (money[0] if money else intern(denomination), amount) if amount else ()
         else:
             balances = self.balances | {denomination: amount}
             money = tuple(part for name in sorted(balances) if balances[name] for part in (intern(name), balances[name]))
-        return msgspec.structs.replace(self, money=money)
+        return Account(self.address, self.bucket_milli, self.bucket_ms, self.key, money, self.sequence, self.version)
 
 
 class Supply(msgspec.Struct, frozen=True):
@@ -74,7 +74,15 @@ class Supply(msgspec.Struct, frozen=True):
     minted: int
 
 
-ACCOUNTS: Table[Account] = Table("account", Account, lambda a: a.address)
+def _share_names(accounts: Iterable[Account]) -> None:
+    """Let decoded accounts share the names of denominations: a tenth of their memory."""
+    for account in accounts:
+        money: Any = account.money
+        if len(money) == 2:
+            msgspec.structs.force_setattr(account, "money", (intern(money[0]), money[1]))
+
+
+ACCOUNTS: Table[Account] = Table("account", Account, lambda a: a.address, loaded=_share_names)
 SUPPLIES: Table[Supply] = Table("supply", Supply, lambda s: s.denomination)
 
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import msgspec
-
 from ledger.machine.accounts import ACCOUNTS, Account
 from ledger.machine.context import Context
 from ledger.machine.delegation import DELEGATIONS, allows
@@ -84,11 +82,10 @@ def admit(ctx: Context, transaction: Transaction) -> bool:
     What is written here stays even where a message is refused: a refusal costs as much as a success. Returns whether
     the signer acts by delegation; refused as the checks above say.
     """
-    account, delegated = check_key(ctx.store, transaction, ctx.time)
+    now = ctx.time
+    account, delegated = check_key(ctx.store, transaction, now)
     sequence = check_sequence(account, transaction)
-    rest = check_rate(account, ctx.time, ctx.parameter("bucket_burst"), ctx.parameter("bucket_refill_per_s"))
-    admitted = msgspec.structs.replace(
-        account, bucket_milli=rest, bucket_ms=ctx.time, key=account.key or transaction.signer, sequence=sequence
-    )
-    ctx.store.put(ACCOUNTS, admitted)
+    rest = check_rate(account, now, ctx.parameter("bucket_burst"), ctx.parameter("bucket_refill_per_s"))
+    key = account.key or transaction.signer
+    ctx.store.put(ACCOUNTS, Account(account.address, rest, now, key, account.money, sequence, account.version))
     return delegated

@@ -14,21 +14,25 @@ def block_moves(changes: Iterable[tuple[Table[Any], str, Any, Any]]) -> None:
     """Assert that a block's changes keep, per denomination, holdings = minted − burned, and nothing negative."""
     moved: dict[str, int] = {}
     for table, key, old, new in changes:
-        if table.name == ACCOUNTS.name:
-            before = old.money if old is not None else ()
+        if table is ACCOUNTS:
+            before: tuple[Any, ...] = old.money if old is not None else ()
             after = new.money
             if before is after:
+                continue
+            if len(before) == len(after) == 2 and before[0] == after[0]:
+                assert after[1] > 0, f"account {key} holds {after[1]} {after[0]}"
+                moved[after[0]] = moved.get(after[0], 0) + after[1] - before[1]
                 continue
             for at in range(0, len(after), 2):
                 assert after[at + 1] > 0, f"account {key} holds {after[at + 1]} {after[at]}"
                 moved[after[at]] = moved.get(after[at], 0) + after[at + 1]
             for at in range(0, len(before), 2):
                 moved[before[at]] = moved.get(before[at], 0) - before[at + 1]
-        elif table.name == PURSES.name:
+        elif table is PURSES:
             assert new.balance >= 0, f"purse {key} holds {new.balance}"
             change = new.balance - (old.balance if old is not None else 0)
             moved[new.denomination] = moved.get(new.denomination, 0) + change
-        elif table.name == SUPPLIES.name:
+        elif table is SUPPLIES:
             change = new.minted - new.burned - (old.minted - old.burned if old is not None else 0)
             moved[key] = moved.get(key, 0) - change
     for denomination, amount in moved.items():

@@ -1,7 +1,8 @@
 """The transition function: the state of a chain, and what a block makes of it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from hashlib import sha256
+from typing import Any, Final, Self
 
 from ledger.machine import admission, params, snapshot
 from ledger.machine.accounts import ACCOUNTS, SUPPLIES, Account, Accounts, Supply
@@ -12,10 +13,11 @@ from ledger.machine.invariants import block_moves, check_all
 from ledger.machine.module import Handler, Module
 from ledger.machine.remembered import Remembered
 from ledger.machine.schedule import SCHEDULE, Agenda
+from ledger.machine.snapshot import Parts
 from ledger.machine.store import Store
 from ledger.machine.tree import Tree
 from ledger.protocol import genesis as rules
-from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
+from ledger.protocol.block import BlockResult, Header, Receipt, encode_results, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.genesis import Genesis
@@ -23,6 +25,11 @@ from ledger.protocol.keys import check_address
 from ledger.protocol.money import MAX_AMOUNT, parse_amount
 from ledger.protocol.proof import Proof, build, key_hash, state_root, value_hash
 from ledger.protocol.transaction import Codec, Signed
+
+Refusal = tuple[Signed, Rejected]
+"""A transaction that a block leaves out, and why."""
+
+_LAST_WORDS: Final = frozenset({Code.ACCOUNT_NOT_FOUND, Code.KEY_REFUSED, Code.NOT_AUTHORISED})
 
 
 class UpgradeRequired(Exception):
@@ -43,13 +50,15 @@ class Machine:
         self._wire(genesis, modules)
         self._allocate()
         self._start()
+        snapshot.first(self.store, self._tree, self._shards)
+        self.store.forget()
         self.head = Header(
             chain_id=genesis.chain_id,
             height=0,
             parent=genesis.hash,
             protocol=genesis.protocol,
-            results=results_hash((), (), ()),
-            state_root=self._commit(),
+            results=results_hash(*encode_results((), (), ())),
+            state_root=self._state_root(),
             time_ms=genesis.time_ms,
             transactions=transactions_hash([]),
         )
@@ -73,6 +82,9 @@ class Machine:
         self.codec = Codec(tuple(self._handlers))
         self._remembered = Remembered()
         self._tree = Tree()
+        self._shards = snapshot.Shards()
+        self.change = snapshot.NO_CHANGE
+        """What the newest block changed; of the next one when that is applied."""
         self._governance.follow(self.store)
 
     def _allocate(self) -> None:
@@ -113,6 +125,19 @@ class Machine:
         `time_ms` is block time, after the last block's. `verified` says that the signatures were found good.
         AssertionError is a bug, UpgradeRequired a newer protocol; the machine is of no use after either.
         """
+        return self._apply(time_ms, transactions, verified, None)
+
+    def propose_block(self, time_ms: int, transactions: Sequence[Signed]) -> tuple[BlockResult, list[Refusal]]:
+        """Apply a block of those that may act, and return what was left out of it, with the reason.
+
+        What is left out (expired, remembered, no key for it, an empty bucket) has changed nothing: the block is the
+        same as one made of the others alone. Signatures were found good, and every id comes once. Otherwise like
+        `apply_block`.
+        """
+        refusals: list[Refusal] = []
+        return self._apply(time_ms, transactions, True, refusals), refusals
+
+    def _apply(self, time_ms: int, transactions: Sequence[Signed], verified: bool, refusals: list[Refusal] | None) -> BlockResult:
         assert time_ms > self.head.time_ms, f"block time {time_ms} is not after {self.head.time_ms}"
         height = self.head.height + 1
         self._remembered.forget(time_ms)
@@ -123,22 +148,42 @@ class Machine:
         for module in self.modules:
             module.begin_block(begin)
         self._run_due(begin, time_ms)
-        receipts = tuple(self._transact(signed, index, begin, verified) for index, signed in enumerate(transactions))
+        raws, receipts = self._transact_all(transactions, self._context(time_ms, height, begin.protocol), verified, refusals)
         end = self._context(time_ms, height, begin.protocol)
         for module in self.modules:
             module.end_block(end)
-        first, last = tuple(begin.events), tuple(end.events)
+        results = encode_results(receipts, begin.events, end.events)
         self.head = Header(
             chain_id=self.genesis.chain_id,
             height=height,
             parent=self.head.hash,
             protocol=begin.protocol,
-            results=results_hash(receipts, first, last),
+            results=results_hash(*results),
             state_root=self._commit(),
             time_ms=time_ms,
-            transactions=transactions_hash([signed.raw for signed in transactions]),
+            transactions=transactions_hash(raws),
         )
-        return BlockResult(header=self.head, receipts=receipts, begin_events=first, end_events=last)
+        return BlockResult(
+            header=self.head,
+            receipts=tuple(receipts),
+            begin_events=tuple(begin.events),
+            end_events=tuple(end.events),
+            encoded=results,
+        )
+
+    def _transact_all(
+        self, transactions: Sequence[Signed], ctx: Context, verified: bool, refusals: list[Refusal] | None
+    ) -> tuple[list[bytes], list[Receipt]]:
+        """Apply transactions in order; with `refusals`, what may not act goes there instead of into the block."""
+        raws: list[bytes] = []
+        receipts: list[Receipt] = []
+        transact = self._transact
+        for signed in transactions:
+            receipt = transact(signed, len(raws), ctx, verified, refusals)
+            if receipt is not None:
+                raws.append(signed.raw)
+                receipts.append(receipt)
+        return raws, receipts
 
     def _context(self, time_ms: int, height: int, protocol: int = 0) -> Context:
         return Context(
@@ -163,44 +208,76 @@ class Machine:
             self._kinds[kind](ctx, id)
         ctx.time = time_ms
 
-    def _transact(self, signed: Signed, index: int, block: Context, verified: bool) -> Receipt:
-        """Apply one transaction, or refuse it; either way its id is remembered once its signature was found good."""
+    def _transact(
+        self, signed: Signed, index: int, ctx: Context, verified: bool, refusals: list[Refusal] | None
+    ) -> Receipt | None:
+        """Apply one transaction, or refuse it; its id is remembered once its key was found to be one that may act.
+
+        None where it may not act and `refusals` takes it instead.
+        """
         transaction = signed.transaction
-        ctx = self._context(block.time, block.height, block.protocol)
         ctx.principal, ctx.signer, ctx.tx_id = transaction.principal, transaction.signer, signed.id
-        mark = self.store.mark()
-        remember = False
-        code, detail = 0, ""
+        ctx.events = []
+        store = self.store
         try:
             if not verified and not signed.signature_is_good():
                 raise Rejected(Code.BAD_SIGNATURE, "the signature does not match")
-            longest = ctx.parameter("max_validity_ms")
-            admission.check_window(transaction, self.genesis.chain_id, ctx.time, longest)
-            if transaction.nonce:
-                if self._remembered.knows(signed.id, transaction.valid_until):
-                    raise Rejected(Code.ALREADY_APPLIED, "a transaction of this id has its result")
-                remember = True
+            admission.check_window(transaction, ctx.chain_id, ctx.time, ctx.parameter("max_validity_ms"))
+            if transaction.nonce and self._remembered.knows(signed.id, transaction.valid_until):
+                raise Rejected(Code.ALREADY_APPLIED, "a transaction of this id has its result")
             ctx.delegated = admission.admit(ctx, transaction)
-            mark = self.store.mark()
-            for message in transaction.messages:
-                self._handlers[type(message)](ctx, message)
         except Rejected as refusal:
-            self.store.rollback(mark)
+            return self._not_admitted(signed, index, ctx, refusal, refusals)
+        mark = store.mark()  # what `admit` wrote stays: a refusal costs as much as a success
+        code, detail = 0, ""
+        try:
+            handlers = self._handlers
+            for message in transaction.messages:
+                handlers[type(message)](ctx, message)
+        except Rejected as refusal:
+            store.rollback(mark)
             code, detail = int(refusal.code), refusal.detail
             ctx.events = []
-        receipt = Receipt(id=signed.id, height=ctx.height, index=index, code=code, events=tuple(ctx.events), detail=detail)
-        # A full bucket is no last word: the same bytes may be sent again, as the answer says.
-        if remember and code != Code.RATE_LIMITED:
-            self._remembered.add(signed.id, transaction.valid_until, receipt)
+        store.keep()
+        receipt = Receipt(signed.id, ctx.height, index, code, tuple(ctx.events), detail)
+        if transaction.nonce:
+            self._remembered.add(signed.id, signed.signed_bytes, transaction.valid_until, receipt)
+        return receipt
+
+    def _not_admitted(
+        self, signed: Signed, index: int, ctx: Context, refusal: Rejected, refusals: list[Refusal] | None
+    ) -> Receipt | None:
+        """The receipt of what may not act, which has changed nothing; None where `refusals` takes it."""
+        if refusals is not None:
+            refusals.append((signed, refusal))
+            return None
+        receipt = Receipt(signed.id, ctx.height, index, int(refusal.code), (), refusal.detail)
+        # Refused for its key or sequence it has its result; for its window or its bucket it has none yet.
+        if signed.transaction.nonce and refusal.code in _LAST_WORDS:
+            self._remembered.add(signed.id, signed.signed_bytes, signed.transaction.valid_until, receipt)
         return receipt
 
     def _commit(self) -> str:
-        """Bring the tree up to date with what changed, check the money, empty the undo log; return the root in hex."""
+        """Take down what changed, in the tree and as `change`; check the money; empty the undo log; return the root in hex."""
         changes = list(self.store.changes())
         block_moves(changes)
-        self._tree.update(
-            (key_hash(f"{table.name}/{key}"), None if new is None else value_hash(encode(new))) for table, key, _, new in changes
-        )
+        entries: list[tuple[bytes, bytes | None]] = []
+        lines: dict[str, list[bytes]] = {}
+        gone: dict[str, list[str]] = {}
+        for table, key, old, new in changes:
+            # key_hash(f"{table.name}/{key}") and value_hash(encode(new)), without a call for each.
+            kh = sha256(table.prefix + key.encode()).digest()
+            if new is None:
+                entries.append((kh, None))
+                gone.setdefault(table.name, []).append(key)
+                continue
+            value = encode(new)
+            entries.append((kh, sha256(b"\x00" + value).digest()))
+            lines.setdefault(table.name, []).append(value)
+            if old is None:
+                self._shards.add(kh[0], table.name, key)
+        self._tree.update(entries)
+        self.change = snapshot.pack_change(lines, gone, self._remembered.take_new())
         self.store.forget()
         return self._state_root()
 
@@ -246,25 +323,38 @@ class Machine:
         value = None if record is None else encode(record)
         return build(key, value, self._tree.bucket(kh), self._tree.path(kh), self._remembered.roots())
 
+    def shard(self, number: int) -> bytes:
+        """Return one of the 256 shards of the state as it is now, for `load`."""
+        return self._shards.dump(number, self.store)
+
+    def remembered_ids(self) -> list[tuple[int, bytes]]:
+        """Return (minute, ids of 32 bytes each in order of application) of all that is remembered."""
+        return [(minute, bytes.fromhex("".join(names))) for minute, names in self._remembered.ids()]
+
     def snapshot(self) -> bytes:
-        """Return the whole state with its head, for `restore`."""
-        return snapshot.dump(self.head, self.store, list(self._remembered.ids()))
+        """Return the whole state with genesis and head, for `restore`."""
+        return snapshot.dump(self.genesis, self.head, self.store, self._shards, self.remembered_ids())
 
     @classmethod
     def restore(cls, genesis: Genesis, modules: Sequence[Module], data: bytes) -> Self:
         """Return a machine in the state of a snapshot; ValueError where the state does not have its head's root."""
+        found = snapshot.load(data)
+        if found.genesis != genesis:
+            raise ValueError(f"the snapshot is of chain {found.genesis.chain_id}, or of another genesis")
+        return cls.load(genesis, modules, found.head, Parts(shards=found.shards, changes=(), ids=(found.ids,)))
+
+    @classmethod
+    def load(cls, genesis: Genesis, modules: Sequence[Module], head: Header, parts: Parts) -> Self:
+        """Return a machine in the state of `parts`; ValueError where that does not have the root of `head`."""
         machine = cls.__new__(cls)
         machine._wire(genesis, modules)
-        head, ids = snapshot.load(data, machine.store)
-        if head.chain_id != genesis.chain_id:
-            raise ValueError(f"the snapshot is of chain {head.chain_id}")
-        for minute, names in ids:
-            for id in names:
-                machine._remembered.add(id, minute * 60_000, None)
-        machine._start()
+        snapshot.fill(parts, machine.store, machine._tree, machine._shards, machine._remembered)
+        machine._remembered.forget(head.time_ms)
         machine.head = head
-        if machine._commit() != head.state_root:
+        # Before anything is made of it: only a state that was committed can be relied on to make sense.
+        if head.chain_id != genesis.chain_id or machine._state_root() != head.state_root:
             raise ValueError("the state of the snapshot does not have the root that its header names")
+        machine._start()
         return machine
 
     def invariants(self) -> None:

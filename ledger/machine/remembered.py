@@ -1,19 +1,16 @@
 """Ids of transactions, remembered by the minute their validity ends in, so that a whole minute is dropped at once.
 
-Of each minute m there are 1,024 cells by the first 10 bits of an id; a cell is H(0x03 ‖ ids in order of application),
-streamed; two levels of 32 children, H(0x01 ‖ 32 × 32 bytes), give S_m. The receipts stand beside the ids: the root
-does not cover them, as the blocks do.
+Of each minute m there is S_m = H(0x03 ‖ ids in order of application), a hash that goes on as ids come. The receipts
+stand beside the ids: the root does not cover them, as the blocks do.
 """
 
-import hashlib
 from collections.abc import Iterator
-from typing import Any, Final
+from hashlib import sha256
+from typing import Final
 
 from ledger.protocol.block import Receipt
 
 MINUTE_MS: Final = 60_000
-_EMPTY_CELL: Final = hashlib.sha256(b"\x03").digest()
-_EMPTY_GROUP: Final = hashlib.sha256(b"\x01" + _EMPTY_CELL * 32).digest()
 
 
 class _Minute:
@@ -21,33 +18,22 @@ class _Minute:
 
     def __init__(self) -> None:
         self.receipts: dict[str, Receipt | None] = {}
-        self._cells: dict[int, Any] = {}
-        self._dirty: set[int] = set()
-        self._groups = [bytearray(b"\x01" + _EMPTY_CELL * 32) for _ in range(32)]
-        self._top = bytearray(b"\x01" + _EMPTY_GROUP * 32)
-        self._root = b""
+        self.new: list[bytes] = []
+        self._hasher = sha256(b"\x03")
+        self.root = b""
 
-    def add(self, id: str, receipt: Receipt | None) -> None:
-        self.receipts[id] = receipt
-        number = int(id[:3], 16) >> 2
-        cell = self._cells.get(number)
-        if cell is None:
-            cell = self._cells[number] = hashlib.sha256(b"\x03")
-        cell.update(bytes.fromhex(id))
-        self._dirty.add(number)
+    def take_new(self) -> bytes:
+        packed = b"".join(self.new)
+        self.new.clear()
+        self._hasher.update(packed)
+        self.root = self._hasher.digest()
+        return packed
 
-    def root(self) -> bytes:
-        if self._dirty:
-            groups = set()
-            for number in sorted(self._dirty):
-                group, place = divmod(number, 32)
-                self._groups[group][1 + 32 * place : 33 + 32 * place] = self._cells[number].digest()
-                groups.add(group)
-            for group in sorted(groups):
-                self._top[1 + 32 * group : 33 + 32 * group] = hashlib.sha256(self._groups[group]).digest()
-            self._root = hashlib.sha256(self._top).digest()
-            self._dirty.clear()
-        return self._root
+    def load(self, packed: bytes) -> None:
+        names = packed.hex()
+        self.receipts.update(dict.fromkeys([names[at : at + 64] for at in range(0, len(names), 64)]))
+        self._hasher.update(packed)
+        self.root = self._hasher.digest()
 
 
 class Remembered:
@@ -69,13 +55,22 @@ class Remembered:
                 return found
         return None
 
-    def add(self, id: str, valid_until: int, receipt: Receipt | None) -> None:
-        """Remember an id until its validity is over."""
+    def add(self, id: str, packed: bytes, valid_until: int, receipt: Receipt | None) -> None:
+        """Remember an id, given in hex and as its 32 bytes, until its validity is over."""
         number = valid_until // MINUTE_MS
         minute = self._minutes.get(number)
         if minute is None:
             minute = self._minutes[number] = _Minute()
-        minute.add(id, receipt)
+        minute.receipts[id] = receipt
+        minute.new.append(packed)
+
+    def load(self, minute: int, packed: bytes) -> None:
+        """Remember ids of 32 bytes each, in order of application, whose validity ends in a minute; without receipts."""
+        self._minutes.setdefault(minute, _Minute()).load(packed)
+
+    def take_new(self) -> list[tuple[int, bytes]]:
+        """Return (minute, packed ids) of what was added since the last call, which the roots cover from now on."""
+        return [(number, minute.take_new()) for number, minute in self._minutes.items() if minute.new]
 
     def forget(self, now_ms: int) -> None:
         """Drop the minutes in which nothing can be valid any more."""
@@ -84,7 +79,7 @@ class Remembered:
 
     def roots(self) -> list[tuple[int, bytes]]:
         """Return (m, S_m) in ascending order of m."""
-        return [(number, self._minutes[number].root()) for number in sorted(self._minutes)]
+        return [(number, self._minutes[number].root) for number in sorted(self._minutes)]
 
     def ids(self) -> Iterator[tuple[int, list[str]]]:
         """Iterate over (m, ids in order of application), m ascending."""

@@ -1,6 +1,6 @@
-"""Live state: tables of frozen records in memory, ordered indexes, and an undo log.
+"""Live state: tables of frozen records in memory, ordered indexes, an undo log, and what a block changed.
 
-The undo log serves twice: a refused transaction is rolled back to its mark, and at the end of a block the log names
+A refused transaction is rolled back along the undo log; at the end of a block the records as they were before it name
 every record that changed, so that the state tree looks at those alone.
 """
 
@@ -25,7 +25,8 @@ class Table(Generic[R]):
     """A kind of record: its name, its type, its key, and what it is found by.
 
     `name` is of a-z and _; the full key in state is `name/key`. An index maps a value to keys in ascending order;
-    a record whose value is None is not in that index.
+    a record whose value is None is not in that index. `loaded` is called with records that were decoded by the thousand,
+    to make them as small as they were before.
     """
 
     def __init__(
@@ -34,17 +35,21 @@ class Table(Generic[R]):
         record: type[R],
         key: Callable[[R], str],
         indexes: Mapping[str, Callable[[R], Hashable | None]] | None = None,
+        loaded: Callable[[Iterable[R]], None] | None = None,
     ) -> None:
         assert name.replace("_", "a").isalpha(), name
         assert name.islower(), name
         self.name = name
+        self.prefix = b"\x10" + name.encode() + b"/"
+        """What the hash of a key begins with, as `ledger.protocol.proof.key_hash` makes it."""
         self.record = record
         self.key = key
         self.indexes = dict(indexes or {})
+        self.loaded = loaded
 
 
 class Store:
-    """State in memory. Every write is logged until `forget`, and can be undone back to a mark."""
+    """State in memory. Every write can be undone back to a mark until `keep`, and is known as a change until `forget`."""
 
     def __init__(self, tables: Iterable[Table[Any]]) -> None:
         self.tables: dict[str, Table[Any]] = {}
@@ -54,10 +59,12 @@ class Store:
         self._watchers: dict[str, list[Watcher]] = {}
         self._attached: set[str] = set()
         self._log: list[tuple[Table[Any], str, Any]] = []
+        self._before: dict[str, dict[str, Any]] = {}
         for table in tables:
             assert table.name not in self.tables, f"two tables are called {table.name}"
             self.tables[table.name] = table
             self._rows[table.name] = {}
+            self._before[table.name] = {}
             self._indexes[table.name] = {name: {} for name in table.indexes}
             self._watchers[table.name] = []
             if table.indexes:
@@ -77,20 +84,44 @@ class Store:
 
     def put(self, table: Table[R], record: R) -> None:
         """Insert the record, or replace the one of the same key."""
+        name = table.name
         key = table.key(record)
-        rows = self._rows[table.name]
+        rows = self._rows[name]
         old = rows.get(key)
         self._log.append((table, key, old))
+        before = self._before[name]
+        if key not in before:
+            before[key] = old
         rows[key] = record
-        if table.name in self._attached:
+        if name in self._attached:
             self._moved(table, key, old, record)
 
     def delete(self, table: Table[R], key: str) -> None:
         """Remove the record; it must be there."""
         old = self._rows[table.name].pop(key)
         self._log.append((table, key, old))
+        self._before[table.name].setdefault(key, old)
         if table.name in self._attached:
             self._moved(table, key, old, None)
+
+    def records(self, table: Table[R], keys: Iterable[str]) -> list[R | None]:
+        """Return the record of each key, None where there is none."""
+        return list(map(self._rows[table.name].get, keys))
+
+    def items(self, table: Table[R]) -> Iterable[tuple[str, R]]:
+        """Return every (key, record), in no order that may matter to anybody."""
+        return self._rows[table.name].items()
+
+    def load(self, table: Table[Any], records: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+        """Take in records by key, past the undo log and the indexes: for a store that is being filled; then `reindex`."""
+        self._rows[table.name].update(records)
+
+    def reindex(self) -> None:
+        """Bring indexes and watchers up to date with what was loaded into empty tables."""
+        for name in sorted(self._attached):
+            table, rows = self.tables[name], self._rows[name]
+            for key in sorted(rows):
+                self._moved(table, key, None, rows[key])
 
     def find(self, table: Table[R], index: str, value: Hashable) -> list[R]:
         """Return the records of an indexed value, in ascending key order."""
@@ -124,8 +155,12 @@ class Store:
         self._attached.add(table.name)
 
     def mark(self) -> int:
-        """Return a point to roll back to."""
+        """Return a point to roll back to, good until `keep`."""
         return len(self._log)
+
+    def keep(self) -> None:
+        """What was written so far is not undone any more: the undo log is emptied."""
+        self._log.clear()
 
     def rollback(self, mark: int) -> None:
         """Undo everything since `mark`, newest first."""
@@ -143,24 +178,21 @@ class Store:
 
     def changes(self) -> Iterator[tuple[Table[Any], str, Any, Any]]:
         """Iterate over (table, key, record before, record now) of what changed since `forget`, each once."""
-        first: dict[str, dict[str, Any]] = {}
-        for table, key, old in self._log:
-            seen = first.get(table.name)
-            if seen is None:
-                seen = first[table.name] = {}
-            if key not in seen:
-                seen[key] = old
-        for name, seen in first.items():
-            rows = self._rows[name]
-            table = self.tables[name]
-            for key, old in seen.items():
-                new = rows.get(key)
-                if new is not old:
-                    yield table, key, old, new
+        for name, before in self._before.items():
+            if before:
+                rows = self._rows[name]
+                table = self.tables[name]
+                for key, old in before.items():
+                    new = rows.get(key)
+                    if new is not old:
+                        yield table, key, old, new
 
     def forget(self) -> None:
-        """Empty the undo log: what was written stays."""
+        """What was written stays: nothing is undone any more, and nothing has changed."""
         self._log.clear()
+        for before in self._before.values():
+            if before:
+                before.clear()
 
     def check(self) -> None:
         """Assert that every index and order equals one built from the rows."""

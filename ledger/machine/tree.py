@@ -6,6 +6,7 @@ when empty. Above it are four levels of 16 children, node = `H(0x01 ‖ 16 × 32
 groups of 513 bytes that begin with 0x01, so that a group is hashed as one slice.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final
@@ -30,7 +31,7 @@ class Tree:
 
     def update(self, changes: Iterable[tuple[bytes, bytes | None]]) -> bytes:
         """Take in (kh, vh or None for a record that is gone) and return the new root R."""
-        dirty: dict[int, bytearray | None] = {}
+        dirty: dict[int, bytearray] = {}
         buckets = self._buckets
         for kh, vh in changes:
             number = kh[0] << 8 | kh[1]
@@ -38,26 +39,58 @@ class Tree:
             if bucket is None:
                 bucket = buckets[number] = bytearray(b"\x02")
             dirty[number] = bucket
-            _place(bucket, kh, vh)
+            # The usual case, a record that is there: the bytes of its key's hash stand at an entry's beginning.
+            at = bucket.find(kh)
+            if vh is not None and at & 63 == 1:
+                bucket[at + 32 : at + 64] = vh
+            else:
+                _place(bucket, kh, vh)
         changed: dict[int, bytes] = {}
         for number, bucket in dirty.items():
-            assert bucket is not None
             if len(bucket) == 1:
                 buckets[number] = None
                 changed[number] = EMPTY
             else:
                 changed[number] = sha256(bucket).digest()
         for level in self._levels:
-            parents: dict[int, None] = {}
+            starts: dict[int, int] = {}
             for number, value in changed.items():
                 group = number >> 4
-                start = group * _GROUP + 1 + (number & 15) * 32
+                start = starts[group] = group * _GROUP
+                start += 1 + ((number & 15) << 5)
                 level[start : start + 32] = value
-                parents[group] = None
-            view = memoryview(level)
-            changed = {group: sha256(view[group * _GROUP : (group + 1) * _GROUP]).digest() for group in parents}
-            view.release()
+            with memoryview(level) as view:
+                changed = {group: sha256(view[start : start + _GROUP]).digest() for group, start in starts.items()}
         self.root = changed.get(0, self.root)
+        return self.root
+
+    def build(self, shards: Iterable[list[bytes]]) -> bytes:
+        """Fill an empty tree at once and return R: lists of kh ‖ vh, those whose first byte is 0, then 1 … to 255.
+
+        The lists are sorted in place. ValueError where there are not 256 lists, or an entry is in another's.
+        """
+        assert not any(self._buckets), "the tree is not empty"
+        leaves, number = self._levels[0], 0
+        for first, entries in enumerate(shards):
+            entries.sort()
+            if first > 255 or (entries and not entries[0][0] == entries[-1][0] == first):
+                raise ValueError("a record is in a shard that is not its own")
+            low = 0
+            for number in range(first << 8, (first + 1) << 8):
+                # The end of the last bucket of all has no name in two bytes.
+                high = len(entries) if number & 255 == 255 else bisect_left(entries, (number + 1).to_bytes(2, "big"), low)
+                if high > low:
+                    bucket = self._buckets[number] = bytearray(b"\x02" + b"".join(entries[low:high]))
+                    start = (number >> 4) * _GROUP + 1 + (number & 15) * 32
+                    leaves[start : start + 32] = sha256(bucket).digest()
+                low = high
+        if number != BUCKETS - 1:
+            raise ValueError("there are shards missing")
+        for level, above in zip(self._levels, [*self._levels[1:], bytearray(_GROUP)], strict=True):
+            for group in range(len(level) // _GROUP):
+                start = (group >> 4) * _GROUP + 1 + (group & 15) * 32
+                above[start : start + 32] = sha256(level[group * _GROUP : (group + 1) * _GROUP]).digest()
+        self.root = sha256(self._levels[-1]).digest()
         return self.root
 
     def bucket(self, kh: bytes) -> bytes:

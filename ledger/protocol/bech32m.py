@@ -8,14 +8,22 @@ _GENERATOR: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _MAX_LENGTH: Final = 90
 
 
+def _step(top: int) -> int:
+    """What the five bits that leave the checksum put into it."""
+    out = 0
+    for bit, generator in enumerate(_GENERATOR):
+        if top >> bit & 1:
+            out ^= generator
+    return out
+
+
+_STEPS: Final = tuple(_step(top) for top in range(32))
+
+
 def _polymod(values: list[int]) -> int:
     check = 1
     for value in values:
-        top = check >> 25
-        check = (check & 0x1FFFFFF) << 5 ^ value
-        for bit, generator in enumerate(_GENERATOR):
-            if top >> bit & 1:
-                check ^= generator
+        check = (check & 0x1FFFFFF) << 5 ^ value ^ _STEPS[check >> 25]
     return check
 
 

@@ -1,10 +1,12 @@
 """Blocks, receipts and events: what a node stores and what a client is told."""
 
+from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
 
-from ledger.protocol.encoding import digest, encode
+from ledger.protocol.encoding import digest, domain, encode
 
 ZERO_HASH: Final = "0" * 64
 
@@ -56,6 +58,8 @@ class BlockResult(msgspec.Struct, frozen=True):
     """Events of what fell due before the transactions."""
     end_events: tuple[Any, ...]
     """Events of matching, after the transactions."""
+    encoded: tuple[bytes, bytes, bytes]
+    """What `results` of the header hashes, as `encode_results` gives it."""
 
     def events(self) -> list[Any]:
         """All events of the block in order: their positions are the indexes of `height:index` ids."""
@@ -66,12 +70,23 @@ class BlockResult(msgspec.Struct, frozen=True):
         return out
 
 
-def results_hash(receipts: tuple[Receipt, ...], begin: tuple[Any, ...], end: tuple[Any, ...]) -> str:
-    """Hex over codes and events; details are left out, they are no part of consensus."""
-    rows = [[r.id, r.code, list(r.events)] for r in receipts]
-    return digest("results/v1", encode(rows), encode(list(begin)), encode(list(end))).hex()
+def encode_results(receipts: Sequence[Receipt], begin: Sequence[Any], end: Sequence[Any]) -> tuple[bytes, bytes, bytes]:
+    """Canonical bytes of (id, code, events) of each receipt, and of the events before and after the transactions.
+
+    Details are left out: they are no part of consensus.
+    """
+    return encode([(r.id, r.code, r.events) for r in receipts]), encode(begin), encode(end)
+
+
+def results_hash(receipts: bytes, begin: bytes, end: bytes) -> str:
+    """Hex over what `encode_results` gives."""
+    return digest("results/v1", receipts, begin, end).hex()
+
+
+_TRANSACTIONS: Final = domain("transactions/v1")
 
 
 def transactions_hash(raws: list[bytes]) -> str:
     """Hex over the signed bytes of a block's transactions, in order."""
-    return digest("transactions/v1", *raws).hex()
+    # `digest("transactions/v1", *raws)`, in one go.
+    return sha256(b"".join((_TRANSACTIONS, *(part for raw in raws for part in (len(raw).to_bytes(8, "big"), raw))))).hexdigest()

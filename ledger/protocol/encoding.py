@@ -21,12 +21,17 @@ def encode(value: object) -> bytes:
     return _ENCODER.encode(value)
 
 
-def digest(domain: str, *parts: bytes) -> bytes:
+def domain(tag: str) -> bytes:
+    """Return what a digest begins with."""
+    return b"gpubid/" + tag.encode("ascii") + b"\0"
+
+
+def digest(tag: str, *parts: bytes) -> bytes:
     """SHA-256 over a domain tag and `parts`, each prefixed with its length: 32 bytes.
 
     The tag keeps a signature made for one purpose from being taken for another.
     """
-    hasher = hashlib.sha256(b"gpubid/" + domain.encode("ascii") + b"\0")
+    hasher = hashlib.sha256(domain(tag))
     for part in parts:
         hasher.update(len(part).to_bytes(8, "big"))
         hasher.update(part)

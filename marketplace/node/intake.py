@@ -9,10 +9,11 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
+from ledger.engine.asked import Outcome
 from ledger.engine.embedded import Engine
-from ledger.protocol.block import Receipt
 
 RESULT_S: Final = 30.0
 """Longest wait for a block."""
@@ -20,52 +21,28 @@ RESULT_S: Final = 30.0
 SWEEP_S: Final = 1.0
 """How often it is looked for what has waited too long."""
 
-Outcome = Receipt | BaseException
-"""A receipt, or why there is none: what the engine says, or TimeoutError where it says nothing for 30 s."""
-
 
 class Ticket:
-    """One transaction on its way; stands where the engine expects a future, at a tenth of the price."""
+    """One transaction on its way. Its outcome is TimeoutError where the engine says nothing for 30 s."""
 
-    __slots__ = ("answer", "intake", "outcome", "raw", "since")
+    __slots__ = ("answer", "outcome", "raw", "since")
 
-    def __init__(self, intake: "Intake", raw: bytes, answer: Callable[["Ticket"], None]) -> None:
-        self.intake = intake
+    def __init__(self, raw: bytes, answer: Callable[["Ticket"], None]) -> None:
         self.raw = raw
         self.answer = answer
         self.since = time.perf_counter()
         self.outcome: Outcome | None = None
 
-    # What the engine calls, on its writer's thread; nothing here is ever cancelled.
-
-    def set_running_or_notify_cancel(self) -> bool:
-        """Always wanted: a client that left may come back for the result."""
-        return True
-
-    def done(self) -> bool:
-        """True once there is an outcome."""
-        return self.outcome is not None
-
-    def set_result(self, receipt: Receipt) -> None:
-        """The receipt of a durable block."""
-        self.outcome = receipt
-        self.intake.wake(self)
-
-    def set_exception(self, error: BaseException) -> None:
-        """No block takes it, or the engine has stopped."""
-        self.outcome = error
-        self.intake.wake(self)
-
 
 class Intake:
-    """Hands transactions to the engine and their outcomes back. Belongs to one event loop; `wake` to any thread."""
+    """Hands transactions to the engine and their outcomes back. Belongs to one event loop."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: list[Ticket] = []
         self._waiting: set[Ticket] = set()
-        self._ready: deque[Ticket] = deque()
+        self._ready: deque[tuple[list[Ticket], list[tuple[int, Outcome]]]] = deque()
         self._waking = False
         self._sweeping = False
 
@@ -74,7 +51,7 @@ class Intake:
         loop = self._loop
         if loop is None or not self._waiting:
             loop = self._loop = asyncio.get_running_loop()
-        tickets = [Ticket(self, raw, answer) for raw in raws]
+        tickets = [Ticket(raw, answer) for raw in raws]
         if not self._arrived:
             loop.call_soon(self._submit)
         self._arrived += tickets
@@ -101,14 +78,14 @@ class Intake:
 
     def _submit(self) -> None:
         arrived, self._arrived = self._arrived, []
-        self._engine.submit_to([ticket.raw for ticket in arrived], arrived)
+        self._engine.submit_batch([ticket.raw for ticket in arrived], partial(self._done, arrived))
 
-    def wake(self, ticket: Ticket) -> None:
-        """Queue an outcome, and wake the loop unless it is waking already.
+    def _done(self, tickets: list[Ticket], outcomes: list[tuple[int, Outcome]]) -> None:
+        """Queue the outcomes of a block, and wake the loop unless it is waking already. Called on the writer's thread.
 
         The loop clears the mark before it empties the queue, so what is put in while the mark stands is never left.
         """
-        self._ready.append(ticket)
+        self._ready.append((tickets, outcomes))
         if not self._waking:
             self._waking = True
             # A loop that has ended has nobody left to tell.
@@ -120,18 +97,20 @@ class Intake:
         self._waking = False
         ready, waiting = self._ready, self._waiting
         while ready:
-            ticket = ready.popleft()
-            if ticket in waiting:
-                waiting.remove(ticket)
-                ticket.answer(ticket)
+            tickets, outcomes = ready.popleft()
+            for place, outcome in outcomes:
+                ticket = tickets[place]
+                if ticket in waiting:
+                    waiting.remove(ticket)
+                    ticket.outcome = outcome
+                    ticket.answer(ticket)
 
     def _sweep(self) -> None:
         """Give up what has waited too long; go on while there is something to wait for."""
         oldest = time.perf_counter() - RESULT_S
         for ticket in [t for t in self._waiting if t.since <= oldest]:
             self._waiting.remove(ticket)
-            if ticket.outcome is None:
-                ticket.outcome = TimeoutError()
+            ticket.outcome = TimeoutError()
             ticket.answer(ticket)
         self._sweeping = bool(self._waiting)
         if self._sweeping:

@@ -4,36 +4,30 @@
 """
 
 import argparse
-import hashlib
 import json
-import random
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-import psutil
-
+from ledger.engine.asked import Outcome
 from ledger.engine.checkpoint import replay
 from ledger.engine.embedded import Engine
 from ledger.engine.log import Log
+from ledger.machine import snapshot
 from ledger.machine.accounts import ACCOUNTS
 from ledger.machine.machine import Machine
-from ledger.protocol import keys
 from ledger.protocol.block import Receipt
 from ledger.protocol.encoding import encode
-from ledger.protocol.genesis import Allocation, Genesis
-from ledger.protocol.messages import Transfer
-from tests.ledger.engine.ledgers import signed
-from tests.ledger.machine.chain import CREDIT, User, genesis
+from tests.bench.chains import Openings, fill, first_of, senders_of, workload
+from tests.bench.restart import killed_under_load, reopened
 
 TRANSACTIONS = 20_000
-SENDERS = 500
+KILLED_AFTER = 30_000
 GOALS = {1_000: 0.65, 100_000: 0.60, 1_000_000: 0.52}
 
 _VERIFY = """
@@ -62,31 +56,24 @@ def verify_rate() -> float:
     return sum(float(worker.communicate()[0]) for worker in workers)
 
 
-def big_genesis(records: int, senders: Sequence[User]) -> tuple[Genesis, list[str]]:
-    """A genesis of so many accounts, the senders among them, and the addresses of the others."""
-    others = [keys.address_of(hashlib.sha256(n.to_bytes(8, "big")).digest()) for n in range(max(1, records - len(senders)))]
-    allocations = [Allocation(address=a, amount=str(10**9), denomination=CREDIT) for a in [u.address for u in senders] + others]
-    limits = {"bucket_burst": 1000, "bucket_refill_per_s": 100}
-    return genesis(allocations=tuple(allocations), parameters=limits, time_ms=time.time_ns() // 10**6 - 1000), others
-
-
-def workload(engine: Engine, senders: Sequence[User], others: Sequence[str], count: int) -> list[bytes]:
-    """Signed transfers from the senders in turn to any account."""
-    chance, now = random.Random(3), engine.now_ms() + 50_000
-    transfers = [Transfer(amount="3", denomination=CREDIT, to=chance.choice(others)) for _ in range(count)]
-    return [signed(now, senders[n % len(senders)], t) for n, t in enumerate(transfers)]
-
-
 def throughput(engine: Engine, raws: Sequence[bytes]) -> float:
     """Durable transactions a second, a few thousand of them under way at any time."""
-    waiting: deque[Future[Receipt]] = deque()
+    answered = threading.Semaphore(4_000)
+    failed: list[object] = []
+
+    def done(outcomes: list[tuple[int, Outcome]]) -> None:
+        failed.extend(o for _, o in outcomes if isinstance(o, Exception) or not o.ok)
+        answered.release(len(outcomes))
+
     start = time.perf_counter()
-    for at in range(0, len(raws), 1000):
-        waiting.append(engine.submit_many(raws[at : at + 1000])[-1])
-        if len(waiting) > 4:
-            assert waiting.popleft().result(300).ok
-    while waiting:
-        assert waiting.popleft().result(300).ok
+    for at in range(0, len(raws), 500):
+        part = raws[at : at + 500]
+        for _ in part:
+            assert answered.acquire(timeout=300)
+        engine.submit_batch(part, done)
+    for _ in range(4_000):
+        assert answered.acquire(timeout=300)
+    assert not failed, failed[0]
     return len(raws) / (time.perf_counter() - start)
 
 
@@ -124,24 +111,23 @@ def figure(
 
 def of_size(records: int, folder: Path) -> Iterator[dict[str, object]]:
     """The figures with so many records in state."""
-    senders = [User(f"sender {n}") for n in range(min(SENDERS, records // 2))]
-    first, others = big_genesis(records, senders)
-    process = psutil.Process()
-    before = process.memory_info().rss
+    senders = senders_of(records)
     url = f"sqlite:///{folder}/chain-{records}.db"
-    engine = Engine.open(url, first, [])
-    memory = (process.memory_info().rss - before) / records
-    throughput(engine, workload(engine, senders, others, 2_000))
+    engine = Engine.open(url, first_of(senders), [Openings()])
+    fill(engine, records, senders)
+    with engine.read() as machine:
+        filled = machine.snapshot()
+    throughput(engine, workload(engine, senders, records, 2_000))
     rates = []
     for _ in range(2):
-        raws = workload(engine, senders, others, TRANSACTIONS // 2)
+        raws = workload(engine, senders, records, TRANSACTIONS // 2)
         # The limit in the same moments as the figure: other work on the machine meets both.
         limit = verify_rate()
         rates.append((throughput(engine, raws), (limit + verify_rate()) / 2))
     rate, limit = max(rates, key=lambda pair: pair[0] / pair[1])
     goal = GOALS.get(records, 0.6)
     yield figure(f"durable transactions, {records:,} records", rate, "tx/s", limit, f"≥ {goal} × verify", rate / limit >= goal)
-    times = answer_times(engine, workload(engine, senders, others, 800))
+    times = answer_times(engine, workload(engine, senders, records, 800))
     for name, share, most in (("p50", 0.5, None), ("p99", 0.99, 20)):
         value = times[int(len(times) * share)]
         met = None if most is None else value <= most
@@ -152,37 +138,37 @@ def of_size(records: int, folder: Path) -> Iterator[dict[str, object]]:
         spent = (time.perf_counter() - start) / len(proofs)
     yield figure(f"proof, {records:,} records", max(len(encode(p)) for p in proofs), "bytes")
     yield figure(f"time of a proof, {records:,} records", spent * 1e6, "µs")
-    yield figure(f"memory, {records:,} records", memory, "bytes/record")
     engine.close()
-    yield from restart_figures(url, first, records, limit)
+    yield from replay_figures(url, filled, records, limit)
+    yield from restart_figures(f"sqlite:///{folder}/restart-{records}.db", records)
 
 
-def restart_figures(url: str, first: Genesis, records: int, limit: float) -> Iterator[dict[str, object]]:
-    """A restart from the checkpoint, and a replay of everything."""
-    start = time.perf_counter()
-    again = Engine.open(url, None, [])
-    spent = time.perf_counter() - start
-    most = 1.0 if records <= 100_000 else None
-    yield figure(
-        f"restart, {records:,} records",
-        spent,
-        "s",
-        None,
-        f"≤ {most} s" if most else None,
-        None if most is None else spent <= most,
-    )
-    again.close()
-    machine = Machine(first, [])
+def replay_figures(url: str, filled: bytes, records: int, limit: float) -> Iterator[dict[str, object]]:
+    """A replay of the transfers."""
     log = Log(url)
+    machine = Machine.restore(snapshot.load(filled).genesis, [Openings()], filled)
+    first = machine.head.height + 1
     start = time.perf_counter()
     replay(machine, log)
     spent = time.perf_counter() - start
-    count = sum(len(block.raws) for block in log.all_blocks())
+    count = sum(len(block.raws) for block in log.all_blocks(first))
     log.close()
     yield figure(f"replay, {records:,} records", count / spent, "tx/s", limit)
 
 
-def figures(sizes: Sequence[int] = (1_000, 100_000)) -> Iterator[dict[str, object]]:
+def restart_figures(url: str, records: int) -> Iterator[dict[str, object]]:
+    """A restart after kill -9 amid full load, and the memory it takes; each process does nothing else."""
+    killed_under_load(url, records, KILLED_AFTER)
+    found = min((reopened(url) for _ in range(2)), key=lambda run: run["seconds"])
+    most = 1.0 if records <= 100_000 else 4.0
+    size, seconds = f"{records:,} records of {found['record_bytes']} B", found["seconds"]
+    yield figure(f"restart after kill -9 under load, {size}", seconds, "s", None, f"≤ {most:g} s", seconds <= most)
+    memory = found["bytes"] / found["records"]
+    goal, met = ("≤ 600 B", memory <= 600) if records > 100_000 else (None, None)
+    yield figure(f"memory after it, {size}", memory, "bytes/record", None, goal, met)
+
+
+def figures(sizes: Sequence[int] = (1_000, 100_000, 1_000_000)) -> Iterator[dict[str, object]]:
     """Every figure at every size."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         for records in sizes:
@@ -192,7 +178,7 @@ def figures(sizes: Sequence[int] = (1_000, 100_000)) -> Iterator[dict[str, objec
 def main() -> None:
     """Print the figures as JSON lines."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", default="1000,100000")
+    parser.add_argument("--records", default="1000,100000,1000000")
     for found in figures([int(n) for n in parser.parse_args().records.split(",")]):
         print(json.dumps(found, ensure_ascii=False), flush=True)
 

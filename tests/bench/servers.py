@@ -18,7 +18,7 @@ import msgspec
 import uvicorn
 import uvloop
 
-from ledger.engine.embedded import Promise
+from ledger.engine.asked import Done
 from ledger.protocol.block import Receipt
 from ledger.protocol.events import Transferred
 from ledger.protocol.messages import Transfer
@@ -45,11 +45,10 @@ class AtOnce:
     def __init__(self) -> None:
         self._codec = Codec((Transfer,))
 
-    def submit_to(self, raws: Sequence[bytes], promises: Sequence[Promise]) -> None:
+    def submit_batch(self, raws: Sequence[bytes], done: Done) -> None:
         """Every transaction is applied."""
-        for raw, promise in zip(raws, promises, strict=True):
-            signed = self._codec.decode(raw)
-            promise.set_result(Receipt(id=signed.id, height=1000, index=100, code=0, events=(EVENT,)))
+        ids = [self._codec.decode(raw).id for raw in raws]
+        done([(n, Receipt(id=id, height=1000, index=n, code=0, events=(EVENT,))) for n, id in enumerate(ids)])
 
 
 def serve(kind: str) -> None:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import structlog
 
-from ledger.engine import checkpoint
 from ledger.engine.embedded import Engine
 from ledger.engine.errors import Indeterminate, LedgerDamaged, LedgerUnavailable
 from ledger.protocol.messages import Transfer
-from tests.ledger.engine.ledgers import ManualClock, signed
+from tests.ledger.engine.ledgers import ManualClock, shards_often, signed
 from tests.ledger.machine.chain import ADA, BOB, CREDIT, START, genesis
 
 COUNT = 40
@@ -42,20 +41,21 @@ def url_of(folder: Path) -> str:
 
 def apply(folder: Path) -> None:
     """Apply the script in batches; a line with its number for each transfer once it is acknowledged."""
-    checkpoint.TAIL_BLOCKS = 8  # type: ignore[misc]  # so that checkpoints are written too
     engine = Engine.open(url_of(folder), genesis(), [], clock=ManualClock())
     raws = script()
     acks = os.open(folder / "acks", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     at = turn = 0
-    while at < len(raws):
-        size = BATCHES[turn % len(BATCHES)]
-        turn += 1
-        for number, future in enumerate(engine.submit_many(raws[at : at + size]), at):
-            assert future.result(300).ok
-            os.write(acks, f"{number}\n".encode())
-        at += size
-    os.close(acks)
-    engine.close()
+    # So that what was written before is dropped, too.
+    with shards_often():
+        while at < len(raws):
+            size = BATCHES[turn % len(BATCHES)]
+            turn += 1
+            for number, future in enumerate(engine.submit_many(raws[at : at + size]), at):
+                assert future.result(300).ok
+                os.write(acks, f"{number}\n".encode())
+            at += size
+        os.close(acks)
+        engine.close()
 
 
 def main() -> None:

@@ -21,14 +21,14 @@ from ledger.engine.errors import LedgerDamaged, LedgerMissing, LedgerUnavailable
 from ledger.engine.export import VerifyFailed, verify_export
 from ledger.engine.log import Log
 from ledger.protocol.block import Header
-from tests.ledger.engine.ledgers import send, transfer
+from tests.ledger.engine.ledgers import send, shards_often, transfer
 from tests.ledger.machine.chain import genesis
 
-FILES = ("chain.db", "chain.db.checkpoint", "export")
+FILES = ("chain.db", "export")
 
 
 class Chain:
-    """A chain of some blocks as files, its checkpoint a few blocks behind its head."""
+    """A chain of some blocks as files, some of its shards a few blocks behind its head."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,12 +37,11 @@ class Chain:
         self.head: Header = self._make()
 
     def _make(self) -> Header:
-        with_checkpoint = Engine.open(self.url, genesis(), [])
+        engine = Engine.open(self.url, genesis(), [])
         for _ in range(6):
-            send(with_checkpoint, transfer(with_checkpoint))
-        with_checkpoint.close()
-        checkpoint = (self.folder / "chain.db.checkpoint").read_bytes()
-        engine = Engine.open(self.url, None, [])
+            send(engine, transfer(engine))
+        with shards_often():
+            send(engine, transfer(engine))
         for future in engine.submit_many([transfer(engine) for _ in range(20)]):
             future.result(60)
         for _ in range(3):
@@ -50,7 +49,6 @@ class Chain:
         engine.export(self.folder / "export")
         head = engine.head
         engine.close()
-        (self.folder / "chain.db.checkpoint").write_bytes(checkpoint)
         self.files = {name: (self.folder / name).read_bytes() for name in FILES}
         return head
 

@@ -1,11 +1,13 @@
 """What the engine's tests share: a clock to move, a module with something that falls due, and signed transactions."""
 
+import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from ledger.engine import checkpoint
 from ledger.engine.embedded import Engine
 from ledger.machine.accounts import balance
 from ledger.machine.context import Context
@@ -106,6 +108,17 @@ def seen(engine: Engine) -> tuple[int, str, str, int, int]:
     """What must be the same before and after: height, hash, root and two balances."""
     head = engine.head
     return head.height, head.hash, head.state_root, balance_of(engine, ADA), balance_of(engine, BOB)
+
+
+@contextlib.contextmanager
+def shards_often() -> Iterator[None]:
+    """Every block has dozens of shards written meanwhile: after a few blocks all have been."""
+    before = checkpoint.ROUND_BYTES, checkpoint.SHARD_BYTES
+    checkpoint.ROUND_BYTES, checkpoint.SHARD_BYTES = 1, 48  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        checkpoint.ROUND_BYTES, checkpoint.SHARD_BYTES = before  # type: ignore[misc]
 
 
 def eventually(probe: Callable[[], T | None], what: str, patience_s: float = 60) -> T:

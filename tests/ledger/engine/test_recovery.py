@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,15 +12,17 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+import sqlalchemy as sa
 
 from ledger.engine import checkpoint
 from ledger.engine.embedded import Engine
 from ledger.engine.errors import Indeterminate, LedgerDamaged, LedgerUnavailable
-from ledger.engine.log import Log
+from ledger.engine.log import CHANGES, REMEMBERED, Log
 from ledger.machine.machine import Machine
+from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code, Rejected
 from tests.crash.flips import a_chain, flips_found
-from tests.ledger.engine.ledgers import eventually, seen, send, transfer
+from tests.ledger.engine.ledgers import ManualClock, eventually, seen, send, shards_often, transfer
 from tests.ledger.machine.chain import CAT
 
 Opened = Callable[..., Engine]
@@ -41,72 +42,109 @@ def replayed_from(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return heights
 
 
-def test_a_restart_uses_the_checkpoint_and_does_without_it(url: str, opened: Opened, replayed_from: list[int]) -> None:
-    """A restart takes the checkpoint; a damaged or missing one costs a replay and gives the same."""
+def test_a_restart_loads_the_state(url: str, opened: Opened, replayed_from: list[int]) -> None:
+    """A restart replays nothing: not of an empty chain, of a young one, nor once shards were written in turn."""
     engine = opened(url)
-    for _ in range(3):
-        assert send(engine, transfer(engine)).ok
-    before = seen(engine)
+    assert replayed_from == [0]
     engine.close()
     engine = opened(url)
-    assert seen(engine) == before
-    engine.close()
-    assert replayed_from == [0, before[0]]
-    changes: list[Callable[[bytes], bytes]] = [
-        lambda data: bytes([data[0] ^ 4]) + data[1:],
-        lambda data: data[:-1] + bytes([data[-1] ^ 128]),
-        lambda data: data[:-1],
-        lambda data: b"",
-    ]
-    for change in changes:
-        _change_checkpoint(url, change)
+    for often in (False, True, False):
+        with shards_often() if often else contextlib.nullcontext():
+            for _ in range(9):
+                assert send(engine, transfer(engine)).ok
+            raw = transfer(engine, 3)
+            first = encode(send(engine, raw))
+            before = seen(engine)
+            _kill(engine)
         engine = opened(url)
         assert seen(engine) == before
+        assert encode(send(engine, raw)) == first
+        with engine.read() as machine:
+            machine.invariants()
+    assert replayed_from == [0]
+
+
+def _kill(engine: Engine) -> None:
+    """End it without a word, as far as that goes within a process."""
+    engine._store.close()
+
+
+def test_what_no_shard_needs_is_dropped(url: str, opened: Opened) -> None:
+    """What blocks changed is kept since the oldest shard only, ids of transactions until they cannot come again."""
+    clock = ManualClock()
+    engine = opened(url, clock=clock)
+    with shards_often():
+        raws = [transfer(engine, n + 1, valid_until=clock.now + 60_000) for n in range(40)]
+        for raw in raws[:-1]:
+            assert send(engine, raw).ok
+        log = engine._store
+        oldest = min(height for _, height in log.shards_at())
+        assert engine.head.height - 20 < oldest < engine.head.height
+        assert _rows(log, CHANGES.c.height) == list(range(oldest + 1, engine.head.height + 1))
+        assert _rows(log, REMEMBERED.c.height)
+        # With the state comes what was applied: none of it is applied again.
         engine.close()
-    assert replayed_from[2:] == [0] * 4
+        engine = opened(url, clock=clock)
+        before = seen(engine)
+        assert all(send(engine, raw).ok for raw in raws[:-1])
+        assert seen(engine) == before
+        clock.now += 180_000
+        for _ in range(20):
+            assert send(engine, transfer(engine)).ok
+        assert all(until >= clock.now // 60_000 for until in _rows(engine._store, REMEMBERED.c.until))
+    before = seen(engine)
+    engine.close()
+    assert seen(opened(url, clock=clock)) == before
 
 
-def _change_checkpoint(url: str, change: Callable[[bytes], bytes]) -> None:
-    log = Log(url)
-    try:
-        data = change(log.load_checkpoint() or b"")
-        if log.checkpoint_path is not None:
-            log.checkpoint_path.write_bytes(data)
-        else:
-            log.save_checkpoint(1, data)
-    finally:
-        log.close()
+def _rows(log: Log, column: sa.Column[int]) -> list[int]:
+    with log._engine.connect() as connection:
+        return [row[0] for row in connection.execute(sa.select(column).order_by(column))]
 
 
-def test_checkpoints_come_while_it_runs(
-    url: str, opened: Opened, monkeypatch: pytest.MonkeyPatch, replayed_from: list[int]
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM shard WHERE number = 9",
+        "DELETE FROM shard",
+        "DELETE FROM change WHERE height = 21",
+        "DELETE FROM change WHERE height = 24",
+        "DELETE FROM change",
+        "DELETE FROM remembered",
+        "UPDATE shard SET height = 30 WHERE number = 0",
+        "UPDATE shard SET number = 300 WHERE number = 5",
+        "UPDATE shard SET data = (SELECT data FROM shard WHERE number = 2) WHERE length(data) > 20",
+        "UPDATE shard SET data = 'text' WHERE number = 3",
+        "UPDATE change SET records = (SELECT records FROM change WHERE height = 22) WHERE height = 24",
+        "UPDATE change SET ids = (SELECT ids FROM change WHERE height = 22) WHERE height = 24",
+        "UPDATE change SET ids = x'00' WHERE height = 24",
+        "UPDATE remembered SET ids = x'9192'",
+        "DROP TABLE shard",
+        "DROP TABLE remembered",
+    ],
+)
+def test_pieces_that_are_damaged_or_missing_cost_a_replay(
+    tmp_path: Path, opened: Opened, replayed_from: list[int], change: str
 ) -> None:
-    """After enough blocks a checkpoint is written beside the work; a restart replays what came after it only."""
-    monkeypatch.setattr(checkpoint, "TAIL_BLOCKS", 4)
-    engine = opened(url)
+    """The state comes out of the blocks instead, and the next restart has good pieces again."""
+    url, path = f"sqlite:///{tmp_path}/chain.db", tmp_path / "chain.db"
+    clock = ManualClock()
+    engine = opened(url, clock=clock)
+    with shards_often():
+        for _ in range(20):
+            assert send(engine, transfer(engine)).ok
     for _ in range(4):
         assert send(engine, transfer(engine)).ok
-    eventually(lambda: engine._store.load_checkpoint(), "a checkpoint")
     before = seen(engine)
-    monkeypatch.setattr(checkpoint.Checkpoints, "close", lambda self, machine: self._reap(wait=True))  # as if it was killed
     engine.close()
-    assert seen(opened(url)) == before
-    assert replayed_from == [0, 4]
-
-
-def test_a_log_behind_its_checkpoint_is_refused(tmp_path: Path, opened: Opened) -> None:
-    """An old copy of the database beside a newer checkpoint is not taken for the chain."""
-    url, path = f"sqlite:///{tmp_path}/chain.db", tmp_path / "chain.db"
-    engine = opened(url)
-    assert send(engine, transfer(engine)).ok
-    engine.close()
-    shutil.copy(path, tmp_path / "old")
-    engine = opened(url)
-    assert send(engine, transfer(engine)).ok
-    engine.close()
-    shutil.copy(tmp_path / "old", path)
-    with pytest.raises(LedgerDamaged, match="checkpoint"):
-        opened(url)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(change)
+        connection.commit()
+    for _ in range(2):
+        engine = opened(url, clock=clock)
+        assert seen(engine) == before
+        engine.close()
+    assert replayed_from == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -127,15 +165,15 @@ def test_a_log_behind_its_checkpoint_is_refused(tmp_path: Path, opened: Opened) 
     ],
 )
 def test_a_changed_log_is_refused(tmp_path: Path, opened: Opened, change: str) -> None:
-    """Blocks that were changed, exchanged or taken away by hand are found, with and without a checkpoint."""
+    """Blocks that were changed, exchanged or taken away by hand are found where the state comes out of them."""
     url, path = f"sqlite:///{tmp_path}/chain.db", tmp_path / "chain.db"
     engine = opened(url)
     for _ in range(3):
         assert send(engine, transfer(engine)).ok
     engine.close()
-    (tmp_path / "chain.db.checkpoint").unlink()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(change)
+        connection.execute("DELETE FROM shard")
         connection.commit()
     with pytest.raises(LedgerDamaged) as refusal:
         opened(url)
@@ -219,5 +257,7 @@ def test_the_outcome_of_a_spent_account_survives(tmp_path: Path, opened: Opened)
     assert send(engine, transfer(engine, 1, source=CAT)).code == Code.INSUFFICIENT_FUNDS
     before = seen(engine)
     engine.close()
-    (tmp_path / "chain.db.checkpoint").unlink()
+    log = Log(url)
+    log.drop_shards()
+    log.close()
     assert seen(opened(url)) == before

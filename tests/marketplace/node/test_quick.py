@@ -188,7 +188,7 @@ def test_clients_that_leave(quick: Wired) -> None:
         sock.sendall(post(b'{"wait":"gone"}') + post(b'{"never":1}'))
         eventually(lambda: quick.engine.kept, "the engine to have it")
     eventually(lambda: not quick.server.server_state.connections, "the connections to be gone")
-    quick.engine.kept.pop().set_result(quick.engine.receipt(b"late"))
+    quick.engine.kept.pop()(quick.engine.receipt(b"late"))
     eventually(lambda: not quick.edge.intake._waiting, "its outcome to be taken")
     for number in range(20):
         assert b'{"left":%d}' % number in quick.engine.seen
@@ -255,7 +255,7 @@ def test_the_end_of_the_server() -> None:
         eventually(lambda: any(p._held for p in ending.server.server_state.connections), "the half one")  # type: ignore[union-attr]
         ending.server.should_exit = True
         assert idle.recv(1) == b""
-        ending.engine.kept.pop().set_result(ending.engine.receipt(b"done"))
+        ending.engine.kept.pop()(ending.engine.receipt(b"done"))
         found = answer(waiting)
         assert found.status == 200
         assert ("connection", "close") in found.headers
@@ -282,7 +282,7 @@ def test_silent_connections_are_closed() -> None:
                 assert {h.status for h in heard(data)} <= {200}
         connection._quiet_since = 0.0  # type: ignore[union-attr]
         connection.loop.call_soon_threadsafe(connection._look)  # type: ignore[union-attr]
-        node.engine.kept.pop().set_result(node.engine.receipt(b"done"))
+        node.engine.kept.pop()(node.engine.receipt(b"done"))
         assert answer(waiting).status == 200
 
 

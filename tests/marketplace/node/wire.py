@@ -3,14 +3,15 @@
 import logging
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import uvicorn
 
-from ledger.engine.embedded import Promise
+from ledger.engine.asked import Done, Outcome
 from ledger.protocol.block import Receipt
 from ledger.protocol.errors import Code, Rejected
 from marketplace.node.edge import Edge
@@ -27,24 +28,30 @@ class Told:
 
     seen: list[bytes] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
-    kept: list[Promise] = field(default_factory=list)
-    """Promises of the bodies that say "wait"."""
+    kept: list[Callable[[Outcome], None]] = field(default_factory=list)
+    """What answers the bodies that say "wait"."""
 
-    def submit_to(self, raws: Sequence[bytes], promises: Sequence[Promise]) -> None:
+    def submit_batch(self, raws: Sequence[bytes], done: Done) -> None:
         """Do with each what its bytes say."""
         self.seen += raws
         self.calls.append(len(raws))
-        for raw, promise in zip(raws, promises, strict=True):
+        for place, raw in enumerate(raws):
             if b"wait" in raw:
-                self.kept.append(promise)
-            elif b"bug" in raw:
-                promise.set_exception(ZeroDivisionError("a bug of the tests"))
-            elif b"limited" in raw:
-                promise.set_exception(Rejected(Code.RATE_LIMITED, raw.decode()))
-            elif b"poor" in raw:
-                promise.set_result(self.receipt(raw, int(Code.INSUFFICIENT_FUNDS)))
+                self.kept.append(partial(self._later, done, place))
             else:
-                promise.set_result(self.receipt(raw))
+                done([(place, self.outcome(raw))])
+
+    @staticmethod
+    def _later(done: Done, place: int, outcome: Outcome) -> None:
+        done([(place, outcome)])
+
+    def outcome(self, raw: bytes) -> Outcome:
+        """What comes of some bytes."""
+        if b"bug" in raw:
+            return ZeroDivisionError("a bug of the tests")
+        if b"limited" in raw:
+            return Rejected(Code.RATE_LIMITED, raw.decode())
+        return self.receipt(raw, int(Code.INSUFFICIENT_FUNDS) if b"poor" in raw else 0)
 
     @staticmethod
     def receipt(raw: bytes, code: int = 0) -> Receipt:
