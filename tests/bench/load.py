@@ -7,8 +7,11 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 
 PATIENCE_S = 60.0
 """Longest wait for any answer."""
@@ -112,3 +115,26 @@ class Clients:
                     taken.append(time.perf_counter() - due_of.pop(fd))
                     free.append(fd)
         return taken
+
+
+def _drive(port: int, requests: Sequence[bytes], connections: int, begun: Event) -> None:
+    with Clients(port, connections) as clients:
+        clients.all_of(requests[:connections])
+        begun.set()
+        clients.all_of(requests[connections:])
+
+
+@contextmanager
+def busy(port: int, requests: Sequence[bytes], connections: int) -> Iterator[None]:
+    """While in it another process sends the requests as fast as they are answered; there must be enough of them."""
+    context = get_context("spawn")
+    begun = context.Event()
+    process = context.Process(target=_drive, args=(port, requests, connections, begun))
+    process.start()
+    try:
+        assert begun.wait(PATIENCE_S), "it does not begin"
+        yield
+        assert process.is_alive(), "there were too few requests"
+    finally:
+        process.terminate()
+        process.join()
