@@ -43,7 +43,7 @@ def checkpoint_of(node: Node, head: Header) -> dict[str, Any]:
 
 
 @router.get("/v1/status", responses=documented(ref("Status")))
-def status(node: Serving) -> Response:
+async def status(node: Serving) -> Response:
     """Where the chain stands; `time_ms` is block time as it runs now."""
     head = node.engine.head
     return json(
@@ -117,7 +117,7 @@ def proof(node: Serving, table: Annotated[str, Path(max_length=64)], key: Annota
 
 
 @router.get("/v1/checkpoint", responses=documented(ref("Checkpoint")))
-def checkpoint(node: Serving) -> Response:
+async def checkpoint(node: Serving) -> Response:
     """The newest block, signed by the node: two that differ at one height prove that it lied."""
     return json(checkpoint_of(node, node.engine.head))
 

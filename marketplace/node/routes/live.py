@@ -120,7 +120,7 @@ def faucet(node: Serving, raw: RawBody) -> Response:
 
 
 @router.get("/healthz", responses=documented({"type": "object"}))
-def healthz() -> Response:
+async def healthz() -> Response:
     """The process is alive; nothing else is looked at."""
     return json({"status": "ok"})
 
@@ -138,7 +138,7 @@ def readyz(node: Serving) -> Response:
 
 
 @router.get("/version", responses=documented({"type": "object"}))
-def version(node: Serving) -> Response:
+async def version(node: Serving) -> Response:
     """Version of the software and of the rules."""
     return json({"version": installed(), "protocol": node.engine.head.protocol})
 
