@@ -23,20 +23,25 @@ _UNAVAILABLE: Final = frozenset(
 )
 
 
-def failure(where: str, height: int, error: BaseException, *, away: bool) -> LedgerDamaged | LedgerUnavailable:
-    """What a driver's error means; `away` where its kind is that of a server that cannot be reached."""
-    # The low byte of SQLite's code is its kind; PostgreSQL answers OperationalError where it cannot be reached.
-    code = getattr(error, "sqlite_errorcode", None)
-    unavailable = away if code is None else (code & 0xFF) in _UNAVAILABLE
-    return LedgerUnavailable(where, str(error)) if unavailable else LedgerDamaged(height, str(error))
-
-
 @contextlib.contextmanager
 def translated(where: str, height: int = 0) -> Iterator[None]:
     """Raise LedgerDamaged or LedgerUnavailable for what the database, or the reading of what it gave, raises."""
     try:
         yield
     except sa.exc.DBAPIError as error:
-        raise failure(where, height, error.orig or error, away=isinstance(error, sa.exc.OperationalError)) from error
+        raise _named(error.orig, where, height) from error
     except (TypeError, ValueError, OverflowError, MemoryError, sa.exc.SQLAlchemyError) as error:
         raise LedgerDamaged(height, f"a stored value cannot be read: {error}") from error
+    except Exception as error:
+        # Of a raw connection; psycopg may not be installed.
+        if not isinstance(error, sqlite3.Error) and not type(error).__module__.startswith("psycopg"):
+            raise
+        raise _named(error, where, height) from error
+
+
+def _named(error: BaseException | None, where: str, height: int) -> Exception:
+    # The low byte of SQLite's code is its kind; PostgreSQL answers OperationalError where it cannot be reached.
+    code = getattr(error, "sqlite_errorcode", None)
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    away = "OperationalError" in kinds if code is None else (code & 0xFF) in _UNAVAILABLE
+    return LedgerUnavailable(where, str(error)) if away else LedgerDamaged(height, str(error))

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from ledger.engine import tables
 from ledger.engine.errors import LedgerDamaged, LedgerLocked
-from ledger.engine.faults import failure, translated
+from ledger.engine.faults import translated
 from ledger.engine.tables import BLOCKS, CHANGES, META, METADATA, NEEDED, REMEMBERED, SHARDS, TRANSACTIONS
 from ledger.machine.machine import Machine
 from ledger.machine.snapshot import NO_CHANGE, Change, Parts, pack_ids, unpack_ids
@@ -340,27 +340,22 @@ class Log:
     def _unsynced(self) -> Iterator[Any]:
         """A transaction of the writer that need not be on disk yet; LedgerUnavailable or LedgerDamaged end the writer."""
         cursor: Any = self._writer.cursor()
-        driver = self._engine.dialect.loaded_dbapi
-        try:
+        with translated(self.where):
             if self.path is None:
                 cursor.execute("SET LOCAL synchronous_commit = off")
                 yield cursor
                 self._writer.commit()
-                return
-            cursor.execute("PRAGMA synchronous=NORMAL")
-            try:
-                cursor.execute("BEGIN IMMEDIATE")
-                yield cursor
-                cursor.execute("COMMIT")
-            finally:
-                if self._writer.in_transaction:
-                    cursor.execute("ROLLBACK")
-                cursor.execute("PRAGMA synchronous=FULL")
-        except driver.Error as error:
-            raise failure(self.where, 0, error, away=isinstance(error, driver.OperationalError)) from error
-        finally:
-            with contextlib.suppress(driver.Error):
-                cursor.close()
+            else:
+                cursor.execute("PRAGMA synchronous=NORMAL")
+                try:
+                    cursor.execute("BEGIN IMMEDIATE")
+                    yield cursor
+                    cursor.execute("COMMIT")
+                finally:
+                    if self._writer.in_transaction:
+                        cursor.execute("ROLLBACK")
+                    cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
 
     def close(self) -> None:
         """Close every connection and give up the lock."""

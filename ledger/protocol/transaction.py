@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from ledger.protocol import keys
-from ledger.protocol.encoding import digest, domain, encode, too_deep
+from ledger.protocol.encoding import digest, domain, encode
 from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.keys import Address, KeyHex, SignatureHex
 from ledger.protocol.messages import Message, TimeMs
@@ -116,8 +116,7 @@ class Codec:
         """Return the transaction in `raw`; MALFORMED or TOO_LARGE says what is wrong, and where."""
         if len(raw) > MAX_BYTES:
             raise Rejected(Code.TOO_LARGE, f"{len(raw)} bytes, at most {MAX_BYTES}")
-        if raw[:1] != b"{" or (raw.count(b"[") + raw.count(b"{") > 32 and too_deep(raw)):
-            raise Rejected(Code.MALFORMED, "not a JSON object, or nested too deep")
+        # How deep it may nest is in the types: what they do not foresee is refused where it begins.
         try:
             envelope = self._decoder.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

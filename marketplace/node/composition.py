@@ -33,7 +33,7 @@ class Node:
         return Notary(self.engine, self.key_seed, self.key_hex)
 
 
-def node_of(request: Request) -> Node:
+async def node_of(request: Request) -> Node:
     """The node that serves a request."""
     return cast(Node, request.app.state.node)
 

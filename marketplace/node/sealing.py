@@ -4,7 +4,6 @@ A transaction that a block refused has a signed receipt too: it stands in the pr
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
@@ -46,10 +45,10 @@ def seal(notary: Notary, receipt: Receipt) -> dict[str, Any] | Problem:
     return problem
 
 
-def seal_all(notary: Notary, futures: Sequence[Future[Receipt]], answers: Sequence[Any]) -> list[Any]:
-    """The answers of a batch whose futures are done, with the signed receipt in each that a block has."""
+def seal_all(notary: Notary, outcomes: Sequence[Receipt | Exception | None], answers: Sequence[Any]) -> list[Any]:
+    """The answers of a batch, with the signed receipt in each that a block has."""
     out = []
-    for future, answer in zip(futures, answers, strict=True):
-        found = answer if future.exception() is not None else seal(notary, future.result())
+    for outcome, answer in zip(outcomes, answers, strict=True):
+        found = seal(notary, outcome) if isinstance(outcome, Receipt) else answer
         out.append(found.body if isinstance(found, Problem) else found)
     return out

@@ -30,7 +30,7 @@ Height = Annotated[int, Path(ge=0, le=2**53 - 1, description="Height of a block,
 
 
 @router.get("/v1/status", responses=documented(ref("Status")))
-def status(node: Serving) -> Response:
+async def status(node: Serving) -> Response:
     """Where the chain stands; `time_ms` is block time as it runs now."""
     head = node.engine.head
     return json(
@@ -104,7 +104,7 @@ def proof(node: Serving, table: Annotated[str, Path(max_length=64)], key: Annota
 
 
 @router.get("/v1/checkpoint", responses=documented(ref("Checkpoint")))
-def checkpoint(node: Serving) -> Response:
+async def checkpoint(node: Serving) -> Response:
     """The newest block, signed by the node: two that differ at one height prove that it lied."""
     return json(node.notary.checkpoint(node.engine.head))
 

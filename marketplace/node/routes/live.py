@@ -130,7 +130,7 @@ def faucet(node: Serving, raw: RawBody, signed: Signed = False) -> Response:
 
 
 @router.get("/healthz", responses=documented({"type": "object"}))
-def healthz() -> Response:
+async def healthz() -> Response:
     """The process is alive; nothing else is looked at."""
     return json({"status": "ok"})
 
@@ -148,7 +148,7 @@ def readyz(node: Serving) -> Response:
 
 
 @router.get("/version", responses=documented({"type": "object"}))
-def version(node: Serving) -> Response:
+async def version(node: Serving) -> Response:
     """Version of the software and of the rules."""
     return json({"version": installed(), "protocol": node.engine.head.protocol})
 

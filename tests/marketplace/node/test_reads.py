@@ -1,6 +1,8 @@
 """What the node tells of its state."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 
 import msgspec
@@ -16,6 +18,7 @@ from marketplace.protocol.messages import PostBond
 from tests.ledger import independent
 from tests.marketplace.node.market_story import PROVIDER, TENANT, activate, deploy, group, offer
 from tests.marketplace.node.serving import Served, address
+from tests.processes import PATIENCE_S, eventually
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +210,18 @@ def test_the_operators_pages(served: Served) -> None:
     assert "src=" not in page
     refs = {r for r in json.dumps(document).split('"') if r.startswith("#/components/schemas/")}
     assert {r.rsplit("/", 1)[1] for r in refs} <= set(document["components"]["schemas"])
+
+
+def test_what_needs_no_state_waits_for_no_block(served: Served) -> None:
+    """While a block is under way and readers fill every thread, what looks at no state is answered; then the readers are."""
+    with ThreadPoolExecutor(60) as pool:
+        with served.node.engine.read():  # held by us, as by the writer through a block
+            readers = [pool.submit(served.call, "GET", "/v1/parameters") for _ in range(50)]
+            eventually(lambda: sum(t.name.startswith("AnyIO") for t in threading.enumerate()) >= 40, "threads full of readers")
+            free = [pool.submit(served.call, "GET", path) for path in ("/healthz", "/version", "/v1/status", "/v1/checkpoint")]
+            done, _ = wait(free, timeout=PATIENCE_S)
+        assert len(done) == len(free)
+        assert {answer.result().status_code for answer in (*free, *readers)} == {200}
 
 
 def test_every_table_has_a_way_to_be_seen() -> None:
