@@ -25,7 +25,7 @@ ChainId = Annotated[str, msgspec.Meta(pattern=CHAIN_ID)]
 Nonce = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")]
 
 
-class Transaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Transaction(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """What is signed.
 
     `nonce` is 128 random bits in hex, made and stored by the client before sending, with `valid_until` in ms of
@@ -42,14 +42,14 @@ class Transaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     valid_until: TimeMs
 
 
-class SignedTransaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SignedTransaction(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A transaction with its one signature."""
 
     signature: SignatureHex
     transaction: Transaction
 
 
-class Signed(msgspec.Struct, frozen=True):
+class Signed(msgspec.Struct, frozen=True, gc=False):
     """A transaction as received, decoded and found canonical; its signature is not checked yet."""
 
     raw: bytes

@@ -57,7 +57,7 @@ def _names(dependant: Dependant) -> set[str]:
     return own.union(*(_names(inner) for inner in dependant.dependencies)) if dependant.dependencies else own
 
 
-def known_parameters(request: Request) -> None:
+async def known_parameters(request: Request) -> None:
     """Refuse a query parameter that the route does not have: a misspelt filter must not list everything."""
     known = _names(request.scope["route"].dependant)
     unknown = sorted(set(request.query_params) - known)

@@ -29,9 +29,13 @@ from marketplace.node.faucet import Faucet
 from marketplace.node.hub import Hub
 from marketplace.node.logs import configure
 from marketplace.node.metrics import Metrics
+from marketplace.node.quick import quick_protocol
 
 DRAIN_S: Final = 5
 """Longest wait at the end for requests under way."""
+
+SWITCH_S: Final = 0.001
+"""How long a thread computes while another wants to."""
 
 _log = structlog.get_logger("gpubid.node")
 
@@ -144,11 +148,12 @@ async def _serve(config: NodeConfig, node: Node, sock: socket.socket) -> None:
         log_config=None,
         access_log=False,
         lifespan="on",
+        http=quick_protocol(edge),
+        proxy_headers=False,
         server_header=False,
         limit_concurrency=config.max_connections,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=DRAIN_S,
-        h11_max_incomplete_event_size=64 * 1024,
     )
     await Server(settings, ready, edge, node.hub).serve(sockets=[sock])
 
@@ -156,6 +161,8 @@ async def _serve(config: NodeConfig, node: Node, sock: socket.socket) -> None:
 def run(config: NodeConfig) -> None:
     """Run a node until SIGTERM or SIGINT; CommandFailed where it cannot start."""
     configure(config.log_level)
+    # The loop and the ledger's writer are threads of one interpreter: neither may wait 5 ms for the other to pause.
+    sys.setswitchinterval(SWITCH_S)
     try:
         config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with homes.locked(config.home):

@@ -6,8 +6,8 @@ one core takes. Everything else passes on to the application with its body alrea
 
 import asyncio
 import time
-from concurrent.futures import Future
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.engine.embedded import Engine
 from ledger.protocol.block import Receipt
 from ledger.protocol.errors import Rejected
-from marketplace.node.intake import Intake
+from marketplace.node.identity import Notary
+from marketplace.node.intake import Intake, Ticket
 from marketplace.node.metrics import Metrics
 from marketplace.node.problems import MEDIA_TYPE, Problem, of_number, of_rejected
+from marketplace.node.sealing import asks_signed, seal, seal_all
 
 TRANSACTIONS: Final = "/v1/transactions"
 BATCH: Final = "/v1/transactions/batch"
@@ -30,6 +32,7 @@ BODY_S: Final = 10.0
 _BATCH = msgspec.json.Decoder(Annotated[list[msgspec.Raw], msgspec.Meta(min_length=1, max_length=MAX_BATCH)])
 _ENCODE = msgspec.json.Encoder().encode
 _JSON: Final = (b"content-type", b"application/json")
+PROBLEM: Final = (b"content-type", MEDIA_TYPE.encode())
 
 
 class Gone(Exception):
@@ -88,11 +91,20 @@ async def read_body(receive: Receive, scope: Scope) -> bytes:
         raise Problem(408, "the body came too slowly", f"within {BODY_S:.0f} s") from None
 
 
+class Answer(NamedTuple):
+    """An answer ready to be sent."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+
+
 class Edge:
     """The ASGI application that a server runs."""
 
-    def __init__(self, inner: ASGIApp, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, inner: ASGIApp, engine: Engine, metrics: Metrics, notary: Notary | None = None) -> None:
         self.inner = inner
+        self.notary = notary
         self.engine = engine
         self.metrics = metrics
         self.intake = Intake(engine)
@@ -107,57 +119,70 @@ class Edge:
             hot = path in (TRANSACTIONS, BATCH)
             if hot and method != "POST":
                 refused = Problem(405, "method not allowed", f"{method} {path}", fix="POST signed transactions here")
-                await self._answer(send, refused.status, refused.encoded(), MEDIA_TYPE, (b"allow", b"POST"))
+                answer = _refusal(refused)
+                await _send(send, answer._replace(headers=(*answer.headers, (b"allow", b"POST"))))
                 return
             if method not in ("POST", "PUT", "PATCH", "DELETE"):
                 await self.inner(scope, receive, send)
                 return
             body = await read_body(receive, scope)
             if hot:
-                await (self._transaction if path == TRANSACTIONS else self._batch)(body, send)
+                notary = self.notary if scope.get("query_string") and asks_signed(scope["query_string"]) else None
+                tickets = await self.intake.outcomes([body] if path == TRANSACTIONS else split(body))
+                answer = self.answer(path, tickets) if notary is None else await self.signed_answer(path, tickets, notary)
+                await _send(send, answer)
             else:
                 await self.inner(scope, _replay(body, receive), send)
         except Problem as problem:
-            await self._refuse(send, problem)
+            await _send(send, _refusal(problem))
         except Gone:
             return
 
-    async def _transaction(self, body: bytes, send: Send) -> None:
-        begun = time.perf_counter()
-        try:
-            receipt = await self.intake.result(body)
-        except (Rejected, TimeoutError, RuntimeError) as error:
-            raise self._counted(problem_of(error, self._id(body, error))) from None
-        except Exception as error:
-            raise self._counted(problem_of(error)) from None
-        self.metrics.transaction_seconds.observe(time.perf_counter() - begun)
-        self.metrics.transactions[receipt.code] += 1
-        if receipt.code:
-            raise of_number(receipt.code, receipt.detail, receipt.id)
-        await self._answer(send, 200, _ENCODE(receipt))
+    def answer(self, path: str, tickets: Sequence[Ticket]) -> Answer:
+        """The answer to a request whose transactions all have their outcome; counts them."""
+        if path == BATCH:
+            for ticket in tickets:
+                if isinstance(ticket.outcome, TimeoutError):
+                    return _refusal(problem_of(ticket.outcome))
+            return Answer(200, _ENCODE({"results": [self._result(ticket) for ticket in tickets]}))
+        ticket = tickets[0]
+        receipt = ticket.outcome
+        if isinstance(receipt, Receipt):
+            self.metrics.transaction_seconds.observe(time.perf_counter() - ticket.since)
+            if not receipt.code:
+                self.metrics.transactions[0] += 1
+                return Answer(200, _ENCODE(receipt))
+        return _refusal(self._problem(ticket))
 
-    async def _batch(self, body: bytes, send: Send) -> None:
-        try:
-            raws = [bytes(raw) for raw in _BATCH.decode(body)]
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            fix = f"send a JSON array of 1 to {MAX_BATCH} signed transactions"
-            raise Problem(400, "not a batch", str(error), fix=fix) from None
-        try:
-            futures = await self.intake.results(raws)
-        except Exception as error:
-            raise problem_of(error) from None
-        results = [self._result(future, raw) for future, raw in zip(futures, raws, strict=True)]
-        await self._answer(send, 200, _ENCODE({"results": results}))
+    async def signed_answer(self, path: str, tickets: Sequence[Ticket], notary: Notary) -> Answer:
+        """`answer` with the node's signature on each receipt."""
+        plain = self.answer(path, tickets)
+        if plain.status != 200 and path == BATCH:
+            return plain
+        if path == BATCH:
+            outcomes, bodies = [ticket.outcome for ticket in tickets], msgspec.json.decode(plain.body)["results"]
+            return Answer(200, _ENCODE({"results": await asyncio.to_thread(seal_all, notary, outcomes, bodies)}))
+        receipt = tickets[0].outcome
+        if not isinstance(receipt, Receipt):
+            return plain
+        here = notary.is_at_hand(receipt.height)
+        found = seal(notary, receipt) if here else await asyncio.to_thread(seal, notary, receipt)
+        return _refusal(found) if isinstance(found, Problem) else Answer(200, _ENCODE(found))
 
-    def _result(self, future: Future[Receipt], raw: bytes) -> Any:
-        error = future.exception()
-        if error is not None:
-            return self._counted(problem_of(error, self._id(raw, error))).body
-        receipt = future.result()
-        self.metrics.transactions[receipt.code] += 1
-        return of_number(receipt.code, receipt.detail, receipt.id).body if receipt.code else receipt
+    def _result(self, ticket: Ticket) -> Any:
+        receipt = ticket.outcome
+        if isinstance(receipt, Receipt) and not receipt.code:
+            self.metrics.transactions[0] += 1
+            return receipt
+        return self._problem(ticket).body
 
-    def _counted(self, problem: Problem) -> Problem:
+    def _problem(self, ticket: Ticket) -> Problem:
+        outcome = ticket.outcome
+        assert outcome is not None, "it is answered once it has its outcome"
+        if isinstance(outcome, Receipt):
+            problem = of_number(outcome.code, outcome.detail, outcome.id)
+        else:
+            problem = problem_of(outcome, self._id(ticket.raw, outcome))
         self.metrics.transactions[problem.body["code"] or problem.status] += 1
         return problem
 
@@ -170,15 +195,25 @@ class Edge:
         except Rejected:
             return ""
 
-    async def _refuse(self, send: Send, problem: Problem) -> None:
-        extra = ((b"retry-after", str(problem.retry_after_s).encode()),) if problem.retry_after_s else ()
-        await self._answer(send, problem.status, problem.encoded(), MEDIA_TYPE, *extra)
 
-    async def _answer(self, send: Send, status: int, body: bytes, kind: str = "", *extra: tuple[bytes, bytes]) -> None:
-        content = (b"content-type", kind.encode()) if kind else _JSON
-        headers = [content, (b"content-length", str(len(body)).encode()), *extra]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+def split(body: bytes) -> list[bytes]:
+    """The transactions of a batch; a Problem where it is none."""
+    try:
+        return [bytes(raw) for raw in _BATCH.decode(body)]
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        fix = f"send a JSON array of 1 to {MAX_BATCH} signed transactions"
+        raise Problem(400, "not a batch", str(error), fix=fix) from None
+
+
+def _refusal(problem: Problem) -> Answer:
+    extra = ((b"retry-after", str(problem.retry_after_s).encode()),) if problem.retry_after_s else ()
+    return Answer(problem.status, problem.encoded(), (PROBLEM, *extra))
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    headers = [*answer.headers, (b"content-length", str(len(answer.body)).encode())]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -1,15 +1,13 @@
 """Figures of the node's REST interface, each beside a limit measured in the same run. `python -m tests.bench.rest`."""
 
-import asyncio
 import json
 import os
 import secrets
 import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -21,32 +19,24 @@ import psutil
 
 from ledger.protocol import keys
 from ledger.protocol.messages import Message, Transfer
-from ledger.protocol.transaction import Transaction, sign_transaction
+from ledger.protocol.transaction import Codec, Transaction, sign_transaction
 from marketplace.client import NodeClient
 from marketplace.protocol.messages import CreateDeployment, Heartbeat, PutBid, RegisterHost, RegisterProvider
 from marketplace.protocol.resources import Device, GpuAsk, GpuModel, Group, Offer, Prices, ResourceUnit, device_id
+from tests.bench.load import Clients, busy, request
+from tests.bench.servers import running
 from tests.processes import Program, development_node
 
 GIB = 2**30
 LONE = 200
-CONNECTIONS = 128
+CONNECTIONS = 256
+"""Clients at once, each with one request under way."""
+
 PACED_CONNECTIONS = 16
-BARE = """
-import asyncio, socket, sys, uvicorn, uvloop
-async def app(scope, receive, send):
-    if scope["type"] != "http":
-        return
-    body = (await receive()).get("body", b"")
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"{}"})
-sock = socket.create_server(("127.0.0.1", 0), backlog=2048)
-sock.setblocking(False)
-print("ready", sock.getsockname()[1], flush=True)
-server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False))
-with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-    runner.run(server.serve(sockets=[sock]))
-"""
+ROUNDS = 3
+POSTS = 6_000
+BATCHES = 32
+READS = 200
 
 Figure = dict[str, Any]
 
@@ -71,10 +61,15 @@ def signed(chain_id: str, now_ms: int, by: int, *messages: Message) -> bytes:
     return sign_transaction(made, seed(by))
 
 
-def transfers(chain: tuple[str, int], count: int, signers: int = 1) -> list[bytes]:
-    """Transfers of one micro-unit, over as many signers."""
+def transfers(chain: tuple[str, int], count: int, signers: int = 1, first: int = 1) -> list[bytes]:
+    """Transfers of one micro-unit, over as many signers from user `first` on."""
     message = Transfer(amount="1", denomination="ucredit", to=address(999))
-    return [signed(*chain, 1 + n % signers, message) for n in range(count)]
+    return [signed(*chain, first + n % signers, message) for n in range(count)]
+
+
+def posts(raws: list[bytes]) -> list[bytes]:
+    """Requests for transactions, one each."""
+    return [request("/v1/transactions", raw) for raw in raws]
 
 
 class Wire:
@@ -119,51 +114,6 @@ def verify_rate() -> float:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         list(pool.map(_verify_many, [[pair] * 10] * 2))
         return 20_000 / seconds(lambda: list(pool.map(_verify_many, [[pair] * 10_000] * 2)))
-
-
-async def _stream(port: int, requests: list[bytes]) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for request in requests:
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-    writer.close()
-    await writer.wait_closed()
-
-
-def rate(port: int, path: str, bodies: list[bytes]) -> float:
-    """Requests a second over several connections at once, sent by this process."""
-    requests = [b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (path.encode(), len(b)) + b for b in bodies]
-
-    async def all_of() -> float:
-        begun = time.perf_counter()
-        await asyncio.gather(*(_stream(port, requests[n::CONNECTIONS]) for n in range(CONNECTIONS)))
-        return len(requests) / (time.perf_counter() - begun)
-
-    return asyncio.run(all_of())
-
-
-async def _open_loop(port: int, bodies: list[bytes], each_s: float) -> list[float]:
-    """Seconds from when each request was due to its answer, sent at a fixed pace whatever happens."""
-    taken: list[float] = []
-    begun = asyncio.get_running_loop().time() + 0.2
-
-    async def one(worker: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for n in range(worker, len(bodies), PACED_CONNECTIONS):
-            due = begun + n * each_s
-            await asyncio.sleep(max(0, due - asyncio.get_running_loop().time()))
-            body = bodies[n]
-            writer.write(b"POST /v1/transactions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            head = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-            taken.append(asyncio.get_running_loop().time() - due)
-        writer.close()
-        await writer.wait_closed()
-
-    await asyncio.gather(*(one(n) for n in range(PACED_CONNECTIONS)))
-    return taken
 
 
 def figure(
@@ -246,24 +196,117 @@ def _lone(url: str, port: int, bare_port: int, folder: Path) -> Iterator[Figure]
     yield figure("lone transfer durable, p50", p50["transfer"], "ms", limit, p50["transfer"] / limit, 1.5, most=True)
 
 
-def _many(url: str, port: int, bare_port: int) -> Iterator[Figure]:
-    """How many a second: single posts, batches, and the wait at a steady pace."""
+def _cpu(process: psutil.Process) -> dict[str, float]:
+    """Seconds of CPU so far of a node's loop, its writer with what else it has, and its verifying processes."""
+    threads = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
+    loop = threads.pop(process.pid)
+    verify = sum(sum(child.cpu_times()[:2]) for child in process.children())
+    return {
+        "HTTP and decode": loop,
+        "apply, root, commit": sum(threads.values()),
+        "verify": verify,
+        "client": time.process_time(),
+    }
+
+
+def _durable(client: NodeClient, process: psutil.Process, port: int, bare_port: int) -> Iterator[Figure]:
+    """Single posts against bare ASGI, in rounds of both; and where the CPU of one goes."""
+    bare, ours, spent = [], [], Counter[str]()
+    for number in range(ROUNDS + 1):
+        requests = posts(transfers(client.chain(), POSTS if number else 1_000, 64))
+        with Clients(bare_port, CONNECTIONS) as clients:
+            limit = len(requests) / clients.all_of(requests).seconds
+        with Clients(port, CONNECTIONS) as clients:
+            before = _cpu(process)
+            driven = clients.all_of(requests)
+            after = _cpu(process)
+        assert driven.good == len(requests), f"{driven.good} of {len(requests)} were applied"
+        if number:  # the first round starts what there is to start
+            bare.append(limit)
+            ours.append(len(requests) / driven.seconds)
+            spent.update({part: (after[part] - before[part]) * 1e6 / POSTS for part in after})
+    ratio = statistics.median(o / b for o, b in zip(ours, bare, strict=True))
+    limit = statistics.median(bare)
+    name = f"POST /v1/transactions, durable, {CONNECTIONS} clients (limit: bare ASGI)"
+    yield figure(name, statistics.median(ours), "1/s", limit, ratio, 0.75, most=False)
+    parts = {part: total / ROUNDS for part, total in spent.items()}
+    for part, value in parts.items():
+        yield figure(f"CPU of a durable POST: {part}", value, "µs", None, None, None, most=True)
+    codec, raw = Codec((Transfer,)), transfers(client.chain(), 1)[0]
+    decode = seconds(lambda: [codec.decode(raw) for _ in range(5_000)]) / 5_000 * 1e6
+    yield figure("CPU of a durable POST: of that, decode alone", decode, "µs", None, None, None, most=True)
+    possible = 2e6 / sum(parts.values())
+    yield figure(
+        "durable POSTs if both cores did only that (limit: bare ASGI)", possible, "1/s", limit, possible / limit, None, most=False
+    )
+
+
+def _layer(chain: tuple[str, int]) -> Iterator[Figure]:
+    """The HTTP layer alone: an edge whose engine answers at once, beside bare ASGI; server and client have a core each."""
+    cores = sorted(os.sched_getaffinity(0))
+    requests = posts(transfers(chain, POSTS, 64))
+    bare, ours = [], []
+    with running("bare", cores[-1]) as bare_port, running("edge", cores[-1]) as edge_port:
+        os.sched_setaffinity(0, {cores[0]})
+        try:
+            with Clients(bare_port, CONNECTIONS) as bare_clients, Clients(edge_port, CONNECTIONS) as edge_clients:
+                for _ in range(ROUNDS + 1):
+                    bare.append(POSTS / bare_clients.all_of(requests).seconds)
+                    ours.append(POSTS / edge_clients.all_of(requests).seconds)
+        finally:
+            os.sched_setaffinity(0, cores)
+    ratio = statistics.median(o / b for o, b in zip(ours[1:], bare[1:], strict=True))
+    name = "POST /v1/transactions, HTTP layer alone on one core (limit: bare ASGI there)"
+    yield figure(name, statistics.median(ours[1:]), "1/s", statistics.median(bare[1:]), ratio, 0.75, most=False)
+
+
+def _batches(client: NodeClient, port: int) -> Iterator[Figure]:
+    """Batches of 100 by 8 signers, in rounds with the limit."""
+    ours, limits = [], []
+    for _ in range(ROUNDS):
+        raws = transfers(client.chain(), BATCHES * 100, 8)
+        requests = [
+            request("/v1/transactions/batch", b"[" + b",".join(raws[n : n + 100]) + b"]") for n in range(0, len(raws), 100)
+        ]
+        before = verify_rate()
+        with Clients(port, BATCHES) as clients:
+            driven = clients.all_of(requests)
+        assert driven.good == len(requests)
+        ours.append(len(raws) / driven.seconds)
+        limits.append((before + verify_rate()) / 2)
+    ratio = statistics.median(o / limit for o, limit in zip(ours, limits, strict=True))
+    name = "batches of 100 by 8 signers, durable (limit: two-core verify)"
+    yield figure(name, statistics.median(ours), "tx/s", statistics.median(limits), ratio, 0.35, most=False)
+
+
+def _waits(client: NodeClient, port: int) -> Iterator[Figure]:
+    """What clients wait: transactions at a steady pace; reads, alone and while transactions are written at full rate."""
+    with Clients(port, PACED_CONNECTIONS) as clients:
+        paced = clients.paced(posts(transfers(client.chain(), 1_600, 64)), 1 / 200)
+        yield figure("acknowledged at 200/s, p99", _quantile(paced, 99), "ms", None, None, 20.0, most=True)
+        paths = ("/v1/status", f"/v1/accounts/{address(1)}", "/v1/leases", "/v1/parameters")
+        reads = [request(paths[n % len(paths)], b"", "GET") for n in range(READS)]
+        alone = clients.paced(reads, 1 / 50)
+        with busy(port, posts(transfers(client.chain(), 60_000, 64)), CONNECTIONS):
+            beside = clients.paced(reads, 1 / 50)
+    for name, taken in (("alone", alone), ("while transactions are posted at full rate", beside)):
+        for percent in (50, 99):
+            yield figure(f"GET {name}, p{percent}", _quantile(taken, percent), "ms", None, None, None, most=True)
+
+
+def _quantile(taken: list[float], percent: int) -> float:
+    return statistics.quantiles(taken, n=100)[percent - 1] * 1000
+
+
+def _many(url: str, process: psutil.Process, port: int, bare_port: int) -> Iterator[Figure]:
+    """How many a second, and how long each waits."""
     with NodeClient(url) as client:
-        for n in range(1, 33):
+        for n in range(1, 65):
             client.faucet(address(n))
-        bodies = transfers(client.chain(), 8_000, 32)
-        rate(bare_port, "/", bodies[:500])
-        bare = rate(bare_port, "/", bodies)
-        posts = rate(port, "/v1/transactions", bodies)
-        yield figure("POST /v1/transactions, durable", posts, "1/s", bare, posts / bare, 0.75, most=False)
-        two_cores = verify_rate()
-        raws = transfers(client.chain(), 12_800, 32)
-        batches = [b"[" + b",".join(raws[n : n + 100]) + b"]" for n in range(0, len(raws), 100)]
-        batched = rate(port, "/v1/transactions/batch", batches) * 100
-        yield figure("batches of 100, durable", batched, "tx/s", two_cores, batched / two_cores, 0.35, most=False)
-        paced = asyncio.run(_open_loop(port, transfers(client.chain(), 2_000, 32), 1 / 200))
-    p99 = statistics.quantiles(paced, n=100)[98] * 1000
-    yield figure("acknowledged at 200/s, p99", p99, "ms", None, None, 20.0, most=True)
+        yield from _durable(client, process, port, bare_port)
+        yield from _layer(client.chain())
+        yield from _batches(client, port)
+        yield from _waits(client, port)
 
 
 def _idle(program: Program, started_s: float) -> Iterator[Figure]:
@@ -287,17 +330,12 @@ def figures() -> Iterator[Figure]:
         with development_node(folder) as (program, url):
             started_s = time.perf_counter() - begun
             yield from _idle(program, started_s)
-            with subprocess.Popen([sys.executable, "-c", BARE], stdout=subprocess.PIPE, text=True) as bare:
-                try:
-                    assert bare.stdout is not None
-                    bare_port = int(bare.stdout.readline().split()[1])
-                    port = int(url.rsplit(":", 1)[1])
-                    with NodeClient(url) as client:
-                        client.faucet(address(1))
-                    yield from _lone(url, port, bare_port, folder)
-                    yield from _many(url, port, bare_port)
-                finally:
-                    bare.terminate()
+            with running("bare") as bare_port:
+                port = int(url.rsplit(":", 1)[1])
+                with NodeClient(url) as client:
+                    client.faucet(address(1))
+                yield from _lone(url, port, bare_port, folder)
+                yield from _many(url, psutil.Process(program.process.pid), port, bare_port)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from marketplace.node.composition import Node
 from marketplace.node.config import NodeConfig
 from marketplace.node.daemon import compose
 from marketplace.node.edge import Edge
+from marketplace.node.quick import quick_protocol
 from tests.processes import eventually
 
 
@@ -42,7 +43,14 @@ def listening(folder: Path) -> Iterator[Listening]:
         node = compose(config, engine, genesis)
         edge = create_app(node)
         sock = bind("127.0.0.1:0")
-        settings = uvicorn.Config(edge, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5)
+        settings = uvicorn.Config(
+            edge,
+            http=quick_protocol(edge),
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=5,
+        )
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=_run, args=(server, sock), name="node")
         url = url_of(sock)

@@ -3,11 +3,11 @@
 import asyncio
 import json
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
+from ledger.engine.asked import Done, Outcome
 from ledger.engine.errors import EngineBusy, Indeterminate
 from ledger.protocol.block import Receipt
 from marketplace.node import edge as edges
@@ -17,19 +17,17 @@ from marketplace.node.metrics import Metrics
 
 
 class Stub:
-    """An engine that does with each transaction what it is told."""
+    """An engine that answers every transaction with what it is told, or not at all."""
 
-    def __init__(self, act: Callable[["Future[Receipt]"], None]) -> None:
+    def __init__(self, act: Callable[[], Outcome | None]) -> None:
         self.act = act
         self.calls: list[int] = []
 
-    def submit_many(self, raws: list[bytes]) -> "list[Future[Receipt]]":
-        """One future a transaction."""
+    def submit_batch(self, raws: list[bytes], done: Done) -> None:
+        """Answer at once."""
         self.calls.append(len(raws))
-        futures: list[Future[Receipt]] = [Future() for _ in raws]
-        for future in futures:
-            self.act(future)
-        return futures
+        outcomes = [(place, self.act()) for place, _ in enumerate(raws)]
+        done([(place, outcome) for place, outcome in outcomes if outcome is not None])
 
 
 async def _inner(_scope: Any, _receive: Any, send: Any) -> None:
@@ -67,7 +65,7 @@ def _post(stub: Stub, path: str = edges.TRANSACTIONS, body: bytes = b"{}") -> tu
 def test_a_slow_body_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that does not come to its end in time is refused with 408, and one that is broken off is left alone."""
     monkeypatch.setattr(edges, "BODY_S", 0.01)
-    edge = Edge(_inner, Stub(lambda f: None), Metrics())  # type: ignore[arg-type]
+    edge = Edge(_inner, Stub(lambda: None), Metrics())  # type: ignore[arg-type]
     part = {"type": "http.request", "body": b"{", "more_body": True}
     assert asyncio.run(_call(edge, edges.TRANSACTIONS, [dict(part)], stalls=True))[0] == 408
     assert asyncio.run(_call(edge, edges.TRANSACTIONS, [dict(part)]))[0] == 0
@@ -77,7 +75,7 @@ def test_a_silent_engine_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a result in time the answer is 504: whether it is applied is not known, and the fix says what to do."""
     monkeypatch.setattr(intake, "RESULT_S", 0.01)
     for path, body in ((edges.TRANSACTIONS, b"{}"), (edges.BATCH, b"[{}]")):
-        status, problem, _ = _post(Stub(lambda future: None), path, body)
+        status, problem, _ = _post(Stub(lambda: None), path, body)
         assert status == 504
         assert "same bytes" in problem["fix"]
 
@@ -85,17 +83,17 @@ def test_a_silent_engine_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_busy_or_stopped_engine_says_so() -> None:
     """A full queue and a ledger that has stopped are 503 with Retry-After, alone and in a batch."""
     for error in (EngineBusy("20000 transactions wait"), Indeterminate("the ledger has stopped")):
-        status, problem, headers = _post(Stub(lambda future, error=error: future.set_exception(error)))  # type: ignore[misc]
+        status, problem, headers = _post(Stub(lambda error=error: error))  # type: ignore[misc]
         assert (status, headers["retry-after"]) == (503, "1")
         assert str(error) in problem["detail"]
-        status, found, _ = _post(Stub(lambda future, error=error: future.set_exception(error)), edges.BATCH, b"[{}]")  # type: ignore[misc]
+        status, found, _ = _post(Stub(lambda error=error: error), edges.BATCH, b"[{}]")  # type: ignore[misc]
         assert (status, found["results"][0]["status"]) == (200, 503)
 
 
 def test_requests_of_one_turn_go_in_together() -> None:
     """Transactions that arrive in the same turn of the loop reach the engine in one call; each gets its own receipt."""
     numbers = iter(range(100))
-    stub = Stub(lambda future: future.set_result(Receipt(id="a" * 64, height=1, index=next(numbers), code=0)))
+    stub = Stub(lambda: Receipt(id="a" * 64, height=1, index=next(numbers), code=0))
     edge = Edge(_inner, stub, Metrics())  # type: ignore[arg-type]
 
     async def many() -> list[int]:
