@@ -124,7 +124,7 @@ def bug(plant: Any, *caught_by: str) -> Bug:
 
 BUGS: dict[str, Bug] = {
     "ack-before-commit": bug(ack_before_commit, f"{CRASH}::test_killed_under_load"),
-    "commit-error-ignored": bug(commit_error_ignored, f"{CRASH}::test_a_disk_that_fails"),
+    "commit-error-ignored": bug(commit_error_ignored, f"{CRASH}::test_a_commit_that_fails_is_not_tried_again"),
     "signed-over-re-encoded": bug(
         signed_over_what_was_made_of_it, "tests/ledger/protocol/test_transaction.py::test_hostile_bytes_are_refused"
     ),
