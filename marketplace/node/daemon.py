@@ -17,6 +17,7 @@ import uvloop
 from ledger.cli.failure import CommandFailed, Exit, exit_code_of
 from ledger.cli.listen import bind, url_of
 from ledger.engine.embedded import Engine
+from ledger.engine.errors import LedgerMissing, WrongChain
 from ledger.protocol.genesis import Genesis
 from ledger.protocol.keys import address_of, public_key
 from marketplace.market.module import Market
@@ -101,6 +102,8 @@ class Server(uvicorn.Server):
 def _genesis(config: NodeConfig) -> Genesis:
     found = homes.read_genesis(config.home)
     if found is None:
+        if homes.has_begun(config.home):
+            raise homes.lost(config.home, "genesis.json")
         if not config.dev:
             raise CommandFailed(
                 f"there is no chain in {config.home}",
@@ -179,10 +182,24 @@ def run(config: NodeConfig) -> None:
         raise
 
 
+def _open(config: NodeConfig, genesis: Genesis) -> Engine:
+    """The engine on the node's database; a chain that had begun is never begun again."""
+    begun = homes.has_begun(config.home)
+    try:
+        engine = Engine.open(config.url, None if begun else genesis, [Market()], on_fatal=fatal)
+    except LedgerMissing:
+        raise homes.lost(config.home, "its database") from None
+    if engine.genesis.hash != genesis.hash:
+        engine.close()
+        raise WrongChain("its database", engine.genesis.chain_id, genesis.chain_id)
+    return engine
+
+
 def _run(config: NodeConfig) -> None:
     genesis = _genesis(config)
-    engine = Engine.open(config.url, genesis, [Market()], on_fatal=fatal)
+    engine = _open(config, genesis)
     try:
+        homes.mark_begun(config.home)
         sock = bind(config.listen)
         try:
             node = compose(config, engine, genesis)

@@ -22,6 +22,9 @@ DEV_ALLOCATION: Final = 10**15
 """Micro-units that the faucet's account has from the start: a billion credits."""
 
 
+_RESTORE: Final = "restore it from a backup: it is what /v1/genesis of this node answered, byte for byte"
+
+
 @contextmanager
 def locked(home: Path) -> Iterator[None]:
     """Hold the home for one process; CommandFailed names the one that has it. The kernel lets go when a process dies."""
@@ -62,7 +65,7 @@ def read_genesis(home: Path) -> Genesis | None:
     except FileNotFoundError:
         return None
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise CommandFailed(f"{path} is no genesis: {error}", Exit.FAILURE) from None
+        raise CommandFailed(f"{path} is no genesis: {error}", Exit.FAILURE, fix=_RESTORE) from None
 
 
 def write_genesis(home: Path, genesis: Genesis) -> None:
@@ -76,6 +79,33 @@ def write_genesis(home: Path, genesis: Genesis) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.rename(path)
+    _sync(home)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def has_begun(home: Path) -> bool:
+    """True where a node has served the chain of this home: its database must hold it from then on."""
+    return (home / "begun").exists()
+
+
+def mark_begun(home: Path) -> None:
+    """Note that the chain of this home is in its database, before anything is acknowledged."""
+    if not has_begun(home):
+        (home / "begun").touch(mode=0o600)
+        _sync(home)
+
+
+def lost(home: Path, what: str) -> CommandFailed:
+    """What to say where a chain that had begun is not there: a new one of its name would contradict what was signed."""
+    fix = f"restore {what} from a backup, or name the --database of before; another GPUBID_HOME begins another chain"
+    return CommandFailed(f"the chain of {home} had begun, but {what} is gone", Exit.FAILURE, fix=fix)
 
 
 def development_genesis(home: Path) -> Genesis:

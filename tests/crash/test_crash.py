@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.child import COUNT
+from tests.crash.child import COUNT, FAILED
 from tests.crash.harness import (
     CALLS,
     calls_by_thread,
@@ -51,6 +51,15 @@ def test_a_disk_that_fails(tmp_path: Path, made: dict[str, int], call: str, erro
         folder = tmp_path / str(number)
         folder.mkdir()
         injected(folder, call, f"error={error}", chance.randint(2, made[call]))
+
+
+def test_a_commit_that_fails_is_not_tried_again(tmp_path: Path, made: dict[str, int]) -> None:
+    """When the disk does not take a commit the engine ends at once, though the next try would seem to succeed."""
+    assert made
+    for when in (1, 7):
+        left = injected_in_writer(_folder(tmp_path, str(when)), "fdatasync", "error=EIO", when, COUNT)
+        assert left.status == FAILED
+        assert left.acknowledged < COUNT
 
 
 def test_killed_under_load(tmp_path: Path) -> None:
