@@ -94,7 +94,7 @@ def block(node: Serving, height: Height) -> Response:
     return json(views.block(list(found.raws), found.result))
 
 
-@router.get("/v1/proofs/{table}/{key:path}", responses=documented(ref("Proved")))
+@router.get("/v1/proofs/{table}/{key:path}", responses=documented(ref("Proved"), 404))
 def proof(node: Serving, table: Annotated[str, Path(max_length=64)], key: Annotated[str, Path(max_length=256)]) -> Response:
     """A proof that a record is in the state, or is not, under the state root of a signed checkpoint."""
     with node.engine.read() as machine:

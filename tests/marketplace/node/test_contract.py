@@ -46,3 +46,10 @@ def test_answers_have_what_the_document_requires(served: Served, path: str) -> N
     if "$ref" in schema:
         schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
     assert set(schema.get("required", ())) <= set(served.get(path))
+
+
+def test_a_key_with_a_line_break_meets_a_documented_answer(served: Served) -> None:
+    """No route takes such a path, and the document says that this may be."""
+    answer = served.call("GET", "/v1/proofs/account/%0A1")
+    assert answer.status_code == 404
+    assert "404" in served.get("/openapi.json")["paths"]["/v1/proofs/{table}/{key}"]["get"]["responses"]
