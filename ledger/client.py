@@ -9,6 +9,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
+import msgspec
+
 from ledger.protocol import keys
 from ledger.protocol.block import Receipt
 from ledger.protocol.encoding import encode
@@ -18,6 +20,9 @@ from ledger.protocol.transaction import Transaction, sign_transaction, signing_b
 
 VALID_MS: Final = 110_000
 """How long a transaction is valid at most: the protocol's limit is 120 s of block time."""
+
+_STRANGER_MS: Final = 86_400_000
+"""How long after its validity a transaction for another chain is kept."""
 
 _RETRY_STATUS: Final = frozenset({429, 502, 503, 504})
 
@@ -30,7 +35,50 @@ class Unreachable(Exception):
     def __init__(self, message: str, raw: bytes = b"") -> None:
         super().__init__(message)
         self.raw = raw
-        self.fix = "is the node running? ask for the transaction's id, or send again: it is applied once"
+        self.fix = "is the node running? ask it for the transaction's id, or send the same bytes again: they are applied once"
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What a client reads of signed bytes without knowing the messages of their chain."""
+
+    id: str
+    chain_id: str
+    signer: str
+    principal: str
+    valid_until: int
+    """In ms of block time; 0 where it never ends (signed offline)."""
+    messages: bytes
+    """The canonical JSON array."""
+
+
+class _Outer(msgspec.Struct):
+    signature: str
+    transaction: msgspec.Raw
+
+
+class _Inner(msgspec.Struct):
+    chain_id: str
+    messages: msgspec.Raw
+    principal: str
+    signer: str
+    valid_until: int
+
+
+def envelope_of(raw: bytes) -> Envelope:
+    """Read signed bytes, as far as a client needs; MALFORMED where they are none. The id is right where they are canonical."""
+    try:
+        outer = msgspec.json.decode(raw, type=_Outer)
+        inner = msgspec.json.decode(outer.transaction, type=_Inner)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise Rejected(Code.MALFORMED, str(error)) from None
+    return Envelope(
+        id=signing_bytes(bytes(outer.transaction)).hex(),
+        chain_id=inner.chain_id,
+        signer=inner.signer,
+        principal=inner.principal,
+        valid_until=inner.valid_until,
+        messages=bytes(inner.messages),
+    )
 
 
 class Transport(Protocol):
@@ -50,13 +98,15 @@ class Outbox:
         self.folder = folder
 
     def put(self, id: str, raw: bytes) -> None:
-        """Store durably."""
+        """Store durably, whole or not at all."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / f"{id}.json", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        draft = self.folder / f"{id}.new"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as out:
             out.write(raw)
             out.flush()
             os.fsync(out.fileno())
+        draft.rename(self.folder / f"{id}.json")
         folder = os.open(self.folder, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -72,7 +122,8 @@ class Outbox:
         """(id, signed bytes) of what was sent without a known result."""
         if self.folder.is_dir():
             for path in sorted(self.folder.glob("*.json")):
-                yield path.stem, path.read_bytes()
+                with contextlib.suppress(FileNotFoundError):  # another process may have learnt its result meanwhile
+                    yield path.stem, path.read_bytes()
 
 
 def is_ambiguous(error: Exception) -> bool:
@@ -144,26 +195,77 @@ class Sender:
 
     def deliver(self, id: str, raw: bytes, timeout_s: float) -> Receipt:
         """Send signed bytes until their result is known, and forget them then."""
-        deadline = time.monotonic() + timeout_s
-        pause = 0.05
-        while True:
-            try:
-                receipt = self._transport.post(raw)
-            except Exception as error:
-                if is_ambiguous(error):
-                    if time.monotonic() + pause > deadline:
-                        raise Unreachable(f"no result of transaction {id} yet: {error}", raw) from error
-                    time.sleep(pause)
-                    pause = min(pause * 2, 2.0)
-                    continue
-                if is_final(error):
-                    self._forget(id)
-                raise
-            self._forget(id)
-            if receipt.code:
-                raise Rejected(code_of(receipt.code), receipt.detail)
-            return receipt
+        return deliver(self._transport, self._outbox, id, raw, timeout_s)
 
-    def _forget(self, id: str) -> None:
+    def abandon(self, raw: bytes) -> None:
+        """Never send these bytes again. They may have been applied all the same."""
         if self._outbox is not None:
-            self._outbox.done(id)
+            self._outbox.done(envelope_of(raw).id)
+
+
+def deliver(transport: Transport, outbox: Outbox | None, id: str, raw: bytes, timeout_s: float) -> Receipt:
+    """Send signed bytes again and again until their result is known; the outbox forgets them then.
+
+    Rejected where they are refused for good; Unreachable where nothing is known after `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    pause = 0.05
+    while True:
+        try:
+            receipt = transport.post(raw)
+        except Exception as error:
+            if is_ambiguous(error):
+                if time.monotonic() + pause > deadline:
+                    raise Unreachable(f"no result of transaction {id} yet: {error}", raw) from error
+                time.sleep(pause)
+                pause = min(pause * 2, 2.0)
+                continue
+            if is_final(error) and outbox is not None:
+                outbox.done(id)
+            raise
+        if outbox is not None:
+            outbox.done(id)
+        if receipt.code:
+            raise Rejected(code_of(receipt.code), receipt.detail)
+        return receipt
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """What became of a transaction that an earlier process left: a receipt, a refusal, or neither where it is not known yet."""
+
+    envelope: Envelope
+    receipt: Receipt | None = None
+    refusal: Exception | None = None
+
+
+def settle(transport: Transport, outbox: Outbox, timeout_s: float = 10.0) -> list[Settled]:
+    """Send again, byte for byte, what is in the outbox, at most `timeout_s` for each.
+
+    What is applied, refused or expired is forgotten, the rest stays for the next time: without an answer, or made for
+    another chain than the transport's (until a day after its validity). A file that is no transaction was never sent.
+    """
+    left = list(outbox.pending())
+    if not left:
+        return []
+    chain_id, now_ms = transport.chain()
+    found = []
+    for id, raw in left:
+        try:
+            envelope = envelope_of(raw)
+        except Rejected:
+            outbox.done(id)
+            continue
+        if envelope.chain_id != chain_id:
+            if 0 < envelope.valid_until < now_ms - _STRANGER_MS:
+                outbox.done(id)
+            continue
+        try:
+            found.append(Settled(envelope, receipt=deliver(transport, outbox, id, raw, timeout_s)))
+        except Exception as error:
+            if is_ambiguous(error):
+                found.append(Settled(envelope))
+            elif is_final(error):
+                found.append(Settled(envelope, refusal=error))
+            else:
+                raise
+    return found

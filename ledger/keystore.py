@@ -8,6 +8,7 @@ says so.
 import contextlib
 import os
 import re
+import resource
 import secrets
 import stat
 from pathlib import Path
@@ -41,6 +42,7 @@ class KeyInfo(msgspec.Struct, frozen=True):
 
     name: str
     address: str
+    """Account that it acts for: its own, unless it was given another (`act_for`)."""
     key_hex: str
     encrypted: bool
 
@@ -81,9 +83,17 @@ class Keystore:
 
     def replace_passphrase(self, name: str, seed: bytes, passphrase: str) -> None:
         """Keep the key `name`, whose seed is `seed`, under another passphrase; the old file is replaced whole."""
-        if keys.public_key(seed).hex() != self._read(name).key:
+        old = self._read(name)
+        if keys.public_key(seed).hex() != old.key:
             raise KeystoreError(f"that is not the seed of key {name!r}")
-        self._write(self._path(name), _seal(name, seed, passphrase), replace=True)
+        self._write(self._path(name), _seal(name, seed, passphrase, old.address), replace=True)
+
+    def act_for(self, name: str, passphrase: str | None, address: str) -> KeyInfo:
+        """Let the key `name` act for the account `address` from now on: it was delegated to, or rotated to this key."""
+        seed = self.unlock(name, passphrase)
+        sealed = _seal(name, seed, passphrase if self.info(name).encrypted else None, address)
+        self._write(self._path(name), sealed, replace=True)
+        return self.info(name)
 
     def list(self) -> list[KeyInfo]:
         """All keys by name; files that are not keys are left out."""
@@ -97,8 +107,12 @@ class Keystore:
         return KeyInfo(name=file.name, address=file.address, key_hex=file.key, encrypted=file.kdf != "none")
 
     def unlock(self, name: str, passphrase: str | None) -> bytes:
-        """Return the seed (32 bytes); KeystoreError where the passphrase is wrong or the file was changed."""
+        """Return the seed (32 bytes); KeystoreError where the passphrase is wrong or the file was changed.
+
+        The process leaves no core file from here on: one would hold the seed.
+        """
         file = self._read(name)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         if file.kdf == "none":
             seed = bytes.fromhex(file.ciphertext)
         elif passphrase is None:
@@ -165,14 +179,14 @@ class Keystore:
                 draft.unlink()
 
 
-def _seal(name: str, seed: bytes, passphrase: str | None) -> _File:
-    """The file of a key: sealed under a passphrase, or plain without one."""
+def _seal(name: str, seed: bytes, passphrase: str | None, address: str = "") -> _File:
+    """The file of a key, sealed under a passphrase, or plain without one; it acts for its own account without `address`."""
     assert len(seed) == 32, "a seed has 32 bytes"
     public = keys.public_key(seed)
     draft = _File(
         version=1,
         name=name,
-        address=keys.address_of(public),
+        address=address or keys.address_of(public),
         key=public.hex(),
         kdf="none" if passphrase is None else "argon2id",
         kdf_parameters={} if passphrase is None else ARGON2,

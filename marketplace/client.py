@@ -24,6 +24,8 @@ from marketplace.protocol.errors import MarketCode
 
 if TYPE_CHECKING:
     from ledger.client import Sender
+    from ledger.notebook import Notebook
+    from ledger.protocol.receipts import SignedReceipt
 
 Json = dict[str, Any]
 
@@ -53,6 +55,9 @@ class Unreachable(Exception):
 
 class ApiError(Exception):
     """The node answered with a problem. `code` is the ledger's or market's number, 0 where it is none of theirs."""
+
+    signed: Any = None
+    """The signed receipt of a transaction that a block refused, as it came, where it was asked for."""
 
     def __init__(self, status: int, code: int, title: str, detail: str, fix: str = "", id: str = "") -> None:
         Exception.__init__(self, f"{title}{': ' if detail else ''}{detail}")
@@ -89,13 +94,18 @@ def _loopback(host: str) -> bool:
 
 
 class NodeClient:
-    """A node at `base_url`; use as a context manager. Implements `ledger.client.Transport`; not for several threads at once."""
+    """A node at `base_url`; use as a context manager. Implements `ledger.client.Transport`; not for several threads at once.
 
-    def __init__(self, base_url: str) -> None:
+    With a `notebook` every receipt is asked for signed, checked and kept, and the node must have the key that is known.
+    """
+
+    def __init__(self, base_url: str, notebook: "Notebook | None" = None) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ApiError(0, 0, "not the URL of a node", repr(base_url), "it looks like http://127.0.0.1:8080")
         self.base_url = base_url.rstrip("/")
+        self._notebook = notebook
+        self._met: tuple[str, str] | None = None
         # A proxy of the surroundings has no business between a program and its own machine.
         self._http = httpx.Client(
             base_url=self.base_url,
@@ -194,6 +204,11 @@ class NodeClient:
         """The receipt of a transaction of any age."""
         return self._object(f"/v1/transactions/{percent(id)}")
 
+    def signed_receipt(self, id: str) -> "SignedReceipt":
+        """The receipt of a transaction, signed now; with a notebook checked and kept. ApiError 404, ReceiptRefused."""
+        found = self._object(f"/v1/transactions/{percent(id)}", {"signed": "true"})
+        return self._checked(found, id, self.chain()[0])
+
     def proof(self, key: str) -> Json:
         """A proof about the record of full key `table/key`, with header and signed checkpoint."""
         return self._object(f"/v1/proofs/{percent(key)}")
@@ -219,20 +234,36 @@ class NodeClient:
 
     def faucet(self, address: str, amount: str | None = None) -> Json:
         """Ask the faucet of a development chain for `amount` micro-units; the receipt."""
-        return self._send("/v1/faucet", {"address": address} | ({"amount": amount} if amount else {}))
+        return self._receipted("/v1/faucet", {"address": address} | ({"amount": amount} if amount else {}))
 
     def post(self, raw: bytes) -> Receipt:
-        """Send a signed transaction; its receipt once it is durable. TransactionRefused, ApiError or Unreachable."""
-        return msgspec.convert(self._send("/v1/transactions", raw), Receipt)
+        """Send a signed transaction; its receipt once it is durable. TransactionRefused, ApiError or Unreachable.
+
+        With a notebook also ReceiptRefused and NodeKeyChanged: then what the node answers is worth nothing.
+        """
+        return msgspec.convert(self._receipted("/v1/transactions", raw), Receipt)
 
     def post_many(self, raws: list[bytes]) -> list[Json]:
         """Send up to 1,000 signed transactions in one request; a receipt or problem for each, in order."""
         return list(self._send("/v1/transactions/batch", b"[" + b",".join(raws) + b"]")["results"])
 
     def chain(self) -> tuple[str, int]:
-        """(chain id, block time now in ms): what a transaction needs to be valid."""
+        """(chain id, block time now in ms): what a transaction needs to be valid. NodeKeyChanged where the key is not known."""
         status = self.status()
-        return str(status["chain_id"]), int(status["time_ms"])
+        chain_id = str(status["chain_id"])
+        if self._notebook is not None and self._met is None:
+            self._notebook.meet(self.base_url, chain_id, str(status["node_key"]))
+            self._met = chain_id, str(status["node_key"])
+        return chain_id, int(status["time_ms"])
+
+    def key(self) -> str:
+        """The node's key in hex: with a notebook the one that is known, otherwise what it says. NodeKeyChanged."""
+        if self._notebook is None:
+            return str(self.status()["node_key"])
+        if self._met is None:
+            self.chain()
+        assert self._met is not None
+        return self._met[1]
 
     def sender(self, seed: bytes, principal: str | None = None, outbox: Path | None = None) -> "Sender":
         """A sender of transactions through this node; see `ledger.client.Sender`."""
@@ -280,6 +311,41 @@ class NodeClient:
     def _send(self, path: str, body: bytes | Json) -> Json:
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
         return self._request("POST", path, content=content)
+
+    def _receipted(self, path: str, body: bytes | Json) -> Json:
+        """Send what is answered with a receipt; with a notebook the signed one, checked and kept."""
+        if self._notebook is None:
+            return self._send(path, body)
+        from ledger.client import envelope_of
+
+        chain_id, _ = self.chain()  # before anything is sent: a node whose key changed gets nothing
+        own = envelope_of(body).id if isinstance(body, bytes) else ""
+        try:
+            found = self._send(f"{path}?signed=true", body)
+        except TransactionRefused as refusal:
+            if refusal.signed is not None:
+                said = {"id": refusal.id, "code": int(refusal.code), "signed": refusal.signed}
+                self._checked(said, own or refusal.id, chain_id)
+            raise
+        self._checked(found, own or str(found.get("id")), chain_id)
+        found.pop("signed")
+        return found
+
+    def _checked(self, found: Json, id: str, chain_id: str) -> "SignedReceipt":
+        """The signed receipt in an answer about transaction `id`, found good and kept. ReceiptRefused."""
+        from ledger.notebook import ReceiptRefused, check_receipt
+        from ledger.protocol.receipts import SignedReceipt
+
+        try:
+            signed = msgspec.convert(found.get("signed"), SignedReceipt)
+            # A problem names no place: then the signed one stands for itself.
+            receipt = msgspec.convert({"height": signed.receipt.height, "index": signed.receipt.index} | found, Receipt)
+        except msgspec.ValidationError as error:
+            raise ReceiptRefused(id, f"it is not signed, or not as it should be: {error}") from None
+        check_receipt(signed, id, receipt, chain_id, self.key())
+        if self._notebook is not None:
+            self._notebook.keep(signed)
+        return signed
 
     def _request(self, method: str, path: str, *, query: Json | None = None, content: bytes | None = None) -> Json:
         headers = {"content-type": "application/json"} if content is not None else {}
@@ -333,5 +399,7 @@ def _problem(status: int, body: bytes) -> ApiError:
     texts = {name: str(found.get(name, "")) for name in ("title", "detail", "fix", "id")}
     code = code_of(number) if isinstance(number, int) and number else None
     if code is not None and texts["id"]:
-        return TransactionRefused(status, code, **texts)
+        refused = TransactionRefused(status, code, **texts)
+        refused.signed = found.get("signed")
+        return refused
     return ApiError(status, number if isinstance(number, int) else 0, **texts)

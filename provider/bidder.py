@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
+from ledger.protocol.errors import Rejected
 from ledger.protocol.messages import Message
 from marketplace.client import ApiError, Unreachable
 from marketplace.protocol.messages import CancelBid, Heartbeat, PutBid, RegisterHost, RegisterProvider
@@ -190,13 +191,25 @@ class Bidder:
         changed = snapshot.digest() != self._digest
         if changed or now - self._book_at >= BOOK_S or self.standing is None:
             standing = self.standing = self._book.standing()
-            messages = self._register(standing) + self._bid(standing, snapshot)
+            registering, bid = self._register(standing), self._bid(standing, snapshot)
+            messages = registering + bid
             if messages:
-                self._book.send(*messages)
+                try:
+                    self._book.send(*messages)
+                except Rejected:
+                    # A refused bid, as one without enough bond, must neither hide the gateway nor silence the host's leases.
+                    if registering and bid:
+                        self._book.send(*registering)
+                    elif standing.host:
+                        self._beat(now)
+                    raise
                 self._beat_at = now
                 self.standing = self._book.standing()
                 log.info("changed the book", messages=[type(m).__name__ for m in messages])
             self._digest, self._book_at = snapshot.digest(), now
+        self._beat(now)
+
+    def _beat(self, now: float) -> None:
         if now - self._beat_at >= BEAT_S:
             self._book.send(Heartbeat(hosts=(self._host,)))
             self._beat_at = now

@@ -7,6 +7,7 @@ is a way to stop like any other: leases run on, and the next start adopts them.
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import msgspec
 import structlog
 
 from ledger.cli.failure import CommandFailed, Exit
+from ledger.notebook import NodeKeyChanged, Notebook, NotebookError
 from ledger.protocol.errors import Rejected
 from marketplace.client import ApiError, NodeClient, Unreachable
 from marketplace.protocol.resources import device_id
@@ -42,6 +44,9 @@ from provider.runtime.profile import MAY_ADD, STANDARD
 BIDDER_TICK_S: Final = 20.0
 RETRY_LEAST_S: Final = 0.5
 RETRY_MOST_S: Final = 10.0
+CHECKPOINT_S: Final = 600.0
+"""How often the node's newest block is kept as the node signs it."""
+
 OFFSET_FACT: Final = "clock_offset_ms"
 
 log = structlog.get_logger("provider")
@@ -81,6 +86,8 @@ class Daemon:
         self._bidder_wake = threading.Event()
         self._lost: dict[str, int] = {}
         self._joined = False
+        self._notebook = Notebook(settings.home.parent)
+        self._checkpoint_due_s = 0.0
         self.drained = True
         """False where it ended with an action under way, whose thread would hold the process."""
 
@@ -121,7 +128,9 @@ class Daemon:
             for warning in inventory.snapshot.warnings:
                 log.warning("inventory", warning=warning)
             offset = int(journal.fact(OFFSET_FACT, "0"))
-            ledger = NodeLedger(self.settings.node, self._seed, self.address, self.host, clock_offset_ms=offset)
+            ledger = NodeLedger(
+                self.settings.node, self._seed, self.address, self.host, clock_offset_ms=offset, outbox=home / "outbox"
+            )
             stack.callback(ledger.close)
             ledger.chain_id = inventory.chain_id = journal.fact("chain_id")
             executor = Executor(runtime, journal, ledger, devices=inventory.devices, publish_ip=self.settings.publish_ip)
@@ -207,6 +216,7 @@ class Daemon:
         self._check_chain(ledger, journal)
         if ledger.chain_id != before:
             self._open_account(ledger)
+        ledger.settle()
         inventory.chain_id = ledger.chain_id
         self._joined = True
 
@@ -301,6 +311,7 @@ class Daemon:
             try:
                 self._join_chain(ledger, journal, inventory)
                 self._keep_offset(ledger, journal)
+                self._keep_checkpoint(ledger)
                 bidder.tick()
                 pause_s = RETRY_LEAST_S
                 if not ready and bidder.standing is not None and bidder.standing.bid is not None:
@@ -313,6 +324,16 @@ class Daemon:
                 pause_s = min(pause_s * 2, RETRY_MOST_S)
             self._bidder_wake.wait(wait_s)
             self._bidder_wake.clear()
+
+    def _keep_checkpoint(self, ledger: NodeLedger) -> None:
+        """Now and then keep what the node signs about its chain, beside the receipts of the same home."""
+        if time.monotonic() < self._checkpoint_due_s:
+            return
+        self._checkpoint_due_s = time.monotonic() + CHECKPOINT_S
+        try:
+            ledger.keep_checkpoint(self._notebook)
+        except (Rejected, NodeKeyChanged, NotebookError) as error:
+            log.warning("the node's checkpoint is not kept", why=str(error), fix=str(getattr(error, "fix", "")))
 
     def _keep_offset(self, ledger: NodeLedger, journal: Journal) -> None:
         """Keep what block time is by this machine's clock, for a start without a node."""

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.postgres import postgres_folder, postgres_url  # noqa: F401  # fixtures of every test
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Derandomized: the same examples on every machine. A slow machine is no failure of the code.

@@ -7,7 +7,7 @@ import click
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import home_option
 from ledger.cli.output import describe, emit, output_option, say
-from ledger.cli.unlock import ask_new_passphrase, keystore, unlock_key
+from ledger.cli.unlock import ask_new_passphrase, keystore, passphrase_of, read_passphrase, unlock_key
 
 
 @click.group()
@@ -81,7 +81,7 @@ def passphrase(name: str, new_passphrase_file: str | None) -> None:
 
     _, seed = unlock_key(name)
     if new_passphrase_file:
-        new = Path(new_passphrase_file).read_text().rstrip("\r\n")
+        new = read_passphrase(Path(new_passphrase_file))
     elif sys.stdin.isatty():
         new = str(click.prompt("New passphrase", hide_input=True, confirmation_prompt=True, err=True))
     else:
@@ -90,6 +90,24 @@ def passphrase(name: str, new_passphrase_file: str | None) -> None:
         raise CommandFailed("the new passphrase is empty", Exit.USAGE)
     keystore().replace_passphrase(name, seed, new)
     say(f"key {name} has a new passphrase")
+
+
+@keys.command("act-for")
+@click.argument("name")
+@click.argument("address")
+@home_option
+@output_option
+def act_for(name: str, address: str, output: str) -> None:
+    """Let key NAME act for the account ADDRESS, which delegated to it or was rotated to it: --from NAME is for that account then.
+
+    The ledger decides what the key may do; an account of its own comes back with the key's own address.
+    """
+    from ledger.protocol.keys import check_address
+
+    check_address(address)
+    info = keystore().act_for(name, passphrase_of(name), address)
+    data = {"name": info.name, "address": info.address, "key": info.key_hex, "encrypted": info.encrypted}
+    emit(output, data, text=describe(data), names=[info.name])
 
 
 @keys.command("delete")

@@ -17,6 +17,9 @@ from ledger.cli.home import home_path
 if TYPE_CHECKING:
     from ledger.keystore import KeyInfo, Keystore
 
+MAX_PASSPHRASE = 4096
+"""Longest passphrase in a file, in characters."""
+
 
 def keystore() -> "Keystore":
     """The keystore of the home."""
@@ -30,18 +33,25 @@ def passphrase_from_file() -> str | None:
     named = os.environ.get("GPUBID_PASSPHRASE_FILE")
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if named:
-        path = Path(named)
-    elif folder and (Path(folder) / "gpubid-passphrase").exists():
-        path = Path(folder) / "gpubid-passphrase"
-    else:
-        return None
+        return read_passphrase(Path(named))
+    if folder and (Path(folder) / "gpubid-passphrase").exists():
+        # systemd lets the service's user read it by an access list, which shows as the group's right in the mode.
+        return read_passphrase(Path(folder) / "gpubid-passphrase", others=stat.S_IWGRP | stat.S_IRWXO)
+    return None
+
+
+def read_passphrase(path: Path, others: int = stat.S_IRWXG | stat.S_IRWXO) -> str:
+    """The passphrase in a file; CommandFailed where it cannot be read, or its mode has a right of `others`."""
     try:
-        mode = path.stat().st_mode
-        text = path.read_text()
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(MAX_PASSPHRASE + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise CommandFailed(f"the passphrase file {path} cannot be read: {error}", Exit.USAGE) from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode & others:
         raise CommandFailed(f"{path} can be read by others", Exit.USAGE, fix=f"chmod 600 {path}")
+    if len(text) > MAX_PASSPHRASE:
+        raise CommandFailed(f"{path} is too long for a passphrase", Exit.USAGE, fix="it is one line")
     return text.rstrip("\r\n")
 
 
@@ -64,9 +74,13 @@ def ask_new_passphrase() -> str:
 def unlock_key(name: str) -> tuple["KeyInfo", bytes]:
     """Return what may be shown of the key, and its seed (32 bytes)."""
     store = keystore()
-    info = store.info(name)
-    if not info.encrypted:
-        return info, store.unlock(name, None)
+    return store.info(name), store.unlock(name, passphrase_of(name))
+
+
+def passphrase_of(name: str) -> str | None:
+    """The passphrase of a key: from the file, or asked at the terminal; None for a key without one."""
+    if not keystore().info(name).encrypted:
+        return None
     passphrase = passphrase_from_file()
     if passphrase is None:
         if not sys.stdin.isatty():
@@ -76,4 +90,4 @@ def unlock_key(name: str) -> tuple["KeyInfo", bytes]:
                 fix="set GPUBID_PASSPHRASE_FILE to a file with it (mode 600)",
             )
         passphrase = str(click.prompt(f"Passphrase of key {name}", hide_input=True, err=True))
-    return info, store.unlock(name, passphrase)
+    return passphrase

@@ -52,12 +52,7 @@ def open_machine(log: Log, genesis: Genesis | None, modules: Sequence[Module]) -
             raise LedgerMissing(log.where)
         log.start(genesis)
         stored = encode(genesis)
-    try:
-        found = msgspec.json.decode(stored, type=Genesis)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise LedgerDamaged(0, f"the genesis cannot be decoded: {error}") from None
-    if log.meta("genesis_hash") != found.hash.encode() or encode(found) != stored:
-        raise LedgerDamaged(0, "the genesis is not the one that was stored")
+    found = stored_genesis(stored, (log.meta("genesis_hash") or b"").decode(errors="replace"))
     if genesis is not None and genesis.hash != found.hash:
         raise WrongChain(log.where, found.chain_id, genesis.chain_id)
     gc.disable()  # nothing that is loaded is garbage
@@ -70,15 +65,24 @@ def open_machine(log: Log, genesis: Genesis | None, modules: Sequence[Module]) -
     return machine
 
 
+def stored_genesis(stored: bytes, hash_: str) -> Genesis:
+    """The genesis in canonical bytes; LedgerDamaged where it is not the one of that hash (hex)."""
+    try:
+        found = msgspec.json.decode(stored, type=Genesis)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LedgerDamaged(0, f"the genesis cannot be decoded: {error}") from None
+    if hash_ != found.hash or encode(found) != stored:
+        raise LedgerDamaged(0, "the genesis is not the one that was stored")
+    return found
+
+
 def _loaded(log: Log, genesis: Genesis, modules: Sequence[Module]) -> Machine | None:
     """The machine from its pieces; None where they are missing, or are not those of the newest block."""
     head = _newest(log, genesis)
-    heights = [height for _, height in log.shards_at()]
-    if head is None or not heights:
+    if head is None or not log.shards_at():
         return None
     try:
-        oldest = min(heights)
-        parts = log.parts(oldest, head.height) if len(heights) == SHARDS and max(heights) <= head.height else None
+        parts = log.parts(head.height)
         if parts is None:
             raise ValueError("a piece is missing")
         return Machine.load(genesis, modules, head, parts)
@@ -104,6 +108,8 @@ def _newest(log: Log, genesis: Genesis) -> Header | None:
 
 
 def _replayed(log: Log, genesis: Genesis, modules: Sequence[Module]) -> Machine:
+    if log.first_height() > 1:
+        raise LedgerDamaged(log.height(), "the state cannot be read, and the log began with a snapshot: nothing to replay")
     machine = Machine(genesis, modules)
     replay(machine, log)
     height = machine.head.height

@@ -70,6 +70,8 @@ class Engine:
         self._subscribers: list[Callable[[StoredBlock], None]] = []
         self._verifying = Verifying()
         self._checkpoints = Checkpoints(log, machine)
+        self.first_height = max(1, log.first_height())
+        """Height of the oldest block there is: more than 1 where the log began with a snapshot."""
         self._closing = False
         self._head = machine.head
         self._failure: BaseException | None = None

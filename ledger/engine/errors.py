@@ -44,6 +44,26 @@ class LedgerDamaged(Exception):
         self.fix = "restore the database from a backup or from another node's export; nothing was changed"
 
 
+class LedgerNotEmpty(Exception):
+    """A log is to begin where there is a chain already."""
+
+    exit_code = 5
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"{where} has a chain already")
+        self.fix = "give another GPUBID_HOME or --database"
+
+
+class LedgerPruned(Exception):
+    """Older blocks are asked for than there are: the log began with a snapshot."""
+
+    exit_code = 3
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the blocks before height {first} are not here: this log began with a snapshot")
+        self.fix = "ask a node that has the whole chain"
+
+
 class LedgerUnavailable(Exception):
     """The database is there, perhaps, but cannot be used now: away, full, or not ours to write."""
 

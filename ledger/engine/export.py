@@ -4,16 +4,17 @@ The first line has the genesis, each further one a block (header and signed tran
 Receipts, events and roots are not in it: whoever verifies computes them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from ledger.engine.errors import LedgerPruned
 from ledger.engine.log import Log
 from ledger.machine.machine import Machine, UpgradeRequired
 from ledger.machine.module import Module
-from ledger.protocol.block import Header
+from ledger.protocol.block import BlockResult, Header, Receipt
 from ledger.protocol.encoding import digest, encode
 from ledger.protocol.errors import Rejected
 from ledger.protocol.genesis import Genesis
@@ -56,7 +57,9 @@ class _Last(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def write_export(log: Log, genesis: Genesis, height: int, path: Path) -> None:
-    """Write the chain up to `height` to `path`."""
+    """Write the chain up to `height` to `path`; LedgerPruned where its first blocks are not there."""
+    if (first := log.first_height()) > 1:
+        raise LedgerPruned(first)
     last = genesis.hash
     with path.open("wb") as out:
         out.write(encode(_First(format=FORMAT, genesis=genesis)) + b"\n")
@@ -75,12 +78,17 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def verify_export(
-    path: Path, modules: Sequence[Module], *, key: str | None = None, checkpoint: bytes | None = None
+    path: Path,
+    modules: Sequence[Module],
+    *,
+    key: str | None = None,
+    checkpoint: bytes | None = None,
+    look: Callable[[Header, Sequence[Receipt]], None] | None = None,
 ) -> VerifyReport:
     """Replay the export from its genesis, every signature included, and compare every header, root and hash.
 
     With `checkpoint`, a signed checkpoint as the node serves it, the block it names must be in the chain and signed
-    by `key` (hex). VerifyFailed says at which height what is wrong.
+    by `key` (hex). `look` sees each block once it is found right. VerifyFailed says at which height what is wrong.
     """
     lines = _lines(path)
     try:
@@ -102,7 +110,10 @@ def verify_export(
         if line.startswith(b'{"hash"'):
             last = _end(line, machine)
             continue
-        count += _apply(machine, line)
+        result = _apply(machine, line)
+        count += len(result.receipts)
+        if look is not None:
+            look(result.header, result.receipts)
         if signed is not None and signed.height == machine.head.height and signed.hash != machine.head.hash:
             raise VerifyFailed(signed.height, "the signed checkpoint names another block: the history was changed")
     if last is None:
@@ -124,8 +135,8 @@ def _end(line: bytes, machine: Machine) -> _Last:
     return last
 
 
-def _apply(machine: Machine, line: bytes) -> int:
-    """Apply the block of a line and compare; the number of its transactions."""
+def _apply(machine: Machine, line: bytes) -> BlockResult:
+    """Apply the block of a line and compare."""
     height = machine.head.height + 1
     try:
         block = msgspec.json.decode(line, type=_Line)
@@ -146,7 +157,7 @@ def _apply(machine: Machine, line: bytes) -> int:
     if result.header != block.header:
         names = [n for n in Header.__struct_fields__ if getattr(result.header, n) != getattr(block.header, n)]
         raise VerifyFailed(height, f"replaying the block gives another {', '.join(names)}")
-    return len(raws)
+    return result
 
 
 class Checkpoint(msgspec.Struct, frozen=True):

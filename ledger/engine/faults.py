@@ -29,11 +29,19 @@ def translated(where: str, height: int = 0) -> Iterator[None]:
     try:
         yield
     except sa.exc.DBAPIError as error:
-        # The low byte of SQLite's code is its kind; PostgreSQL answers OperationalError where it cannot be reached.
-        code = getattr(error.orig, "sqlite_errorcode", None)
-        away = isinstance(error, sa.exc.OperationalError) if code is None else (code & 0xFF) in _UNAVAILABLE
-        if away:
-            raise LedgerUnavailable(where, str(error.orig)) from error
-        raise LedgerDamaged(height, str(error.orig)) from error
+        raise _named(error.orig, where, height) from error
     except (TypeError, ValueError, OverflowError, MemoryError, sa.exc.SQLAlchemyError) as error:
         raise LedgerDamaged(height, f"a stored value cannot be read: {error}") from error
+    except Exception as error:
+        # Of a raw connection; psycopg may not be installed.
+        if not isinstance(error, sqlite3.Error) and not type(error).__module__.startswith("psycopg"):
+            raise
+        raise _named(error, where, height) from error
+
+
+def _named(error: BaseException | None, where: str, height: int) -> Exception:
+    # The low byte of SQLite's code is its kind; PostgreSQL answers OperationalError where it cannot be reached.
+    code = getattr(error, "sqlite_errorcode", None)
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    away = "OperationalError" in kinds if code is None else (code & 0xFF) in _UNAVAILABLE
+    return LedgerUnavailable(where, str(error)) if away else LedgerDamaged(height, str(error))

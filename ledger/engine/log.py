@@ -9,73 +9,24 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import msgspec
 import sqlalchemy as sa
 
+from ledger.engine import tables
 from ledger.engine.errors import LedgerDamaged, LedgerLocked
 from ledger.engine.faults import translated
+from ledger.engine.tables import BLOCKS, CHANGES, META, METADATA, NEEDED, REMEMBERED, SHARDS, TRANSACTIONS
+from ledger.machine.machine import Machine
 from ledger.machine.snapshot import NO_CHANGE, Change, Parts, pack_ids, unpack_ids
+from ledger.machine.snapshot import SHARDS as SHARD_COUNT
 from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
-from ledger.protocol.errors import Code
+from ledger.protocol.errors import Code, is_final
 from ledger.protocol.genesis import Genesis
 
-_METADATA: Final = sa.MetaData()
-META: Final = sa.Table(
-    "meta", _METADATA, sa.Column("name", sa.String(64), primary_key=True), sa.Column("value", sa.LargeBinary, nullable=False)
-)
-BLOCKS: Final = sa.Table(
-    "block",
-    _METADATA,
-    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("hash", sa.String(64), nullable=False),
-    sa.Column("header", sa.LargeBinary, nullable=False),
-    sa.Column("raws", sa.LargeBinary, nullable=False),
-    sa.Column("results", sa.LargeBinary, nullable=False),
-)
-TRANSACTIONS: Final = sa.Table(
-    "applied",
-    _METADATA,
-    # The first 63 bits of an id: enough to find it, and a whole number in both databases.
-    sa.Column("prefix", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
-    sqlite_with_rowid=False,
-)
-CHANGES: Final = sa.Table(
-    "change",
-    _METADATA,
-    # What a block changed, apart from the blocks: they are large, and a restart reads many of these in a row.
-    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("ids", sa.LargeBinary, nullable=False),
-    sa.Column("records", sa.LargeBinary, nullable=False),
-)
-SHARDS: Final = sa.Table(
-    "shard",
-    _METADATA,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("height", sa.BigInteger, nullable=False),
-    sa.Column("data", sa.LargeBinary, nullable=False),
-)
-REMEMBERED: Final = sa.Table(
-    "remembered",
-    _METADATA,
-    # Ids of transactions up to a height, since the row before; of no use after the minute `until`.
-    sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("until", sa.BigInteger, nullable=False),
-    sa.Column("ids", sa.LargeBinary, nullable=False),
-)
-_NEEDED: Final = frozenset({"applied", "block", "meta"})
-"""Without the other tables a restart replays the blocks."""
-
-for _table, _column in (("change", "records"), ("shard", "data")):
-    # PostgreSQL would try to compress what is written every few milliseconds.
-    _alter = sa.DDL(f"ALTER TABLE {_table} ALTER COLUMN {_column} SET STORAGE EXTERNAL")  # type: ignore[no-untyped-call]
-    sa.event.listen(_METADATA.tables[_table], "after_create", _alter.execute_if(dialect="postgresql"))
 _ADVISORY: Final = 0x677075626964
 """Number of the advisory lock on PostgreSQL: "gpubid"."""
 
@@ -166,12 +117,12 @@ class Log:
 
     def _make_tables(self) -> None:
         """Make the tables where there are none; a database that has lost one is damaged, and not changed."""
-        found = set(sa.inspect(self._engine).get_table_names()) & set(_METADATA.tables)
-        if found and (lost := _NEEDED - found):
+        found = set(sa.inspect(self._engine).get_table_names()) & set(METADATA.tables)
+        if found and (lost := NEEDED - found):
             raise LedgerDamaged(0, f"there is no table {', '.join(sorted(lost))}")
-        if found != set(_METADATA.tables):
+        if found != set(METADATA.tables):
             with self._transaction() as connection:
-                _METADATA.create_all(connection)
+                METADATA.create_all(connection)
 
     # Who writes.
 
@@ -240,6 +191,23 @@ class Log:
         with self._transaction() as connection:
             connection.execute(sa.insert(META), [{"name": name, "value": value} for name, value in values.items()])
 
+    def begin(self, genesis: bytes, genesis_hash: str, row: Mapping[str, Any], state: Machine) -> None:
+        """Begin an empty log with a block (its row of the table) and the state that it left."""
+        height, hash_, minutes = state.head.height, state.head.hash, state.remembered_ids()
+        values = {"genesis": genesis, "genesis_hash": genesis_hash.encode(), "head": head_mark(height, hash_)}
+        receipts = read_block(**row).result.receipts
+        with self._transaction() as connection:
+            connection.execute(sa.insert(META), [{"name": name, "value": value} for name, value in values.items()])
+            connection.execute(sa.insert(BLOCKS), dict(row))
+            if receipts:
+                places = [{"prefix": prefix_of(r.id), "height": height, "position": r.index} for r in receipts]
+                connection.execute(sa.insert(TRANSACTIONS), places)
+            for number in range(SHARD_COUNT):
+                connection.execute(sa.insert(SHARDS), {"number": number, "height": height, "data": state.shard(number)})
+            if minutes:
+                until = max(minute for minute, _ in minutes)
+                connection.execute(sa.insert(REMEMBERED), {"height": height, "until": until, "ids": pack_ids(minutes)})
+
     def committed(self) -> bytes | None:
         """What the last commit said the newest block is, as `head_mark` gives it; None before the genesis."""
         return self.meta("head")
@@ -272,6 +240,11 @@ class Log:
         with translated(self.where), self._engine.connect() as connection:
             return int(connection.execute(sa.select(sa.func.max(BLOCKS.c.height))).scalar() or 0)
 
+    def first_height(self) -> int:
+        """Height of the oldest block there is: more than 1 where the log began with a snapshot; 0 where there is none."""
+        with self._connected() as connection:
+            return int(connection.execute(sa.select(sa.func.min(BLOCKS.c.height))).scalar() or 0)
+
     def block(self, height: int) -> StoredBlock | None:
         """A block, or None; LedgerDamaged where its parts do not belong together."""
         found = self.blocks(height, 1)
@@ -281,7 +254,7 @@ class Log:
         """Up to `limit` blocks from height `first` on."""
         query = sa.select(BLOCKS).where(BLOCKS.c.height >= first, BLOCKS.c.height < first + limit).order_by(BLOCKS.c.height)
         with translated(self.where, first), self._engine.connect() as connection:
-            return [_read(*row) for row in connection.execute(query)]
+            return [read_block(*row) for row in connection.execute(query)]
 
     def all_blocks(self, first: int = 1, last: int | None = None, page: int = 200) -> Iterator[StoredBlock]:
         """Every block from `first` to `last` (the newest there is now); LedgerDamaged where one is missing."""
@@ -298,57 +271,38 @@ class Log:
                 height += 1
 
     def receipt(self, tx_id: str) -> Receipt | None:
-        """The first result of a transaction, however old."""
+        """The result of a transaction, however old: the lasting one, where earlier tries came too early or too often."""
         query = sa.select(TRANSACTIONS.c.height, TRANSACTIONS.c.position).where(TRANSACTIONS.c.prefix == prefix_of(tx_id))
         with translated(self.where), self._engine.connect() as connection:
-            places = sorted((int(row[0]), int(row[1])) for row in connection.execute(query))
-        limited = None
+            places = sorted(((int(row[0]), int(row[1])) for row in connection.execute(query)), reverse=True)
+        # Of one id the last lasting result is the only one that counts: what a block refused without using the id (a
+        # sequence out of turn, an empty bucket) may come again.
+        newest = None
         for height, position in places:
             block = self.block(height)
             receipts = () if block is None else block.result.receipts
             if 0 <= position < len(receipts) and receipts[position].id == tx_id:
                 receipt = receipts[position]
-                if receipt.code != Code.RATE_LIMITED:
+                if is_final(receipt.code) and receipt.code != Code.RATE_LIMITED:
                     return receipt
-                limited = receipt  # no last word: the same bytes may come again
-        return limited
+                newest = newest or receipt
+        return newest
 
     # What a restart needs: shards of the state, and what blocks changed since the oldest of them.
 
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        with translated(self.where), self._engine.connect() as connection:
+            yield connection
+
     def shards_at(self) -> list[tuple[int, int]]:
         """(number, height) of every shard there is, by number."""
-        query = sa.select(SHARDS.c.number, SHARDS.c.height).order_by(SHARDS.c.number)
-        with translated(self.where), self._engine.connect() as connection:
-            return [(int(number), int(height)) for number, height in connection.execute(query)]
+        with self._connected() as connection:
+            return tables.shards_at(connection)
 
-    def parts(self, oldest: int, head: int) -> Parts | None:
-        """The state at height `head` in pieces, its oldest shard of height `oldest`; None where a piece is missing."""
-        first, last, count = sa.func.min(CHANGES.c.height), sa.func.max(CHANGES.c.height), sa.func.count(CHANGES.c.height)
-        with translated(self.where), self._engine.connect() as connection:
-            found = tuple(connection.execute(sa.select(first, last, count)).one())
-        if found != ((oldest + 1, head, head - oldest) if head > oldest else (None, None, 0)):
-            return None
-        ids = (self._values(REMEMBERED.c.ids, REMEMBERED.c.height, None), self._values(CHANGES.c.ids, CHANGES.c.height, head))
-        return Parts(
-            shards=self._values(SHARDS.c.data, SHARDS.c.number, 255, page=1),
-            changes=self._values(CHANGES.c.records, CHANGES.c.height, head),
-            ids=chain(*ids),
-        )
-
-    def _values(self, column: sa.Column[bytes], by: sa.Column[int], last: int | None, page: int = 64) -> Iterator[bytes]:
-        """A column's values by ascending key up to `last`, a few at a time: together they may be large."""
-        query = sa.select(by, column).order_by(by).limit(page)
-        after = None
-        while after is None or last is None or after < last:
-            with translated(self.where), self._engine.connect() as connection:
-                rows = connection.execute(query if after is None else query.where(by > after)).all()
-            if not rows:
-                return
-            after = rows[-1][0]
-            for _, value in rows:
-                if not isinstance(value, bytes):
-                    raise ValueError("a stored value is of another type")
-                yield value
+    def parts(self, head: int) -> Parts | None:
+        """The state at height `head` in pieces; None where one is missing."""
+        return tables.parts(self._connected, head)
 
     def keep_shards(self, height: int, shards: Mapping[int, bytes], oldest: int, minute: int) -> None:
         """Replace shards by those of `height`, the newest block's; drop what only older ones needed.
@@ -384,22 +338,23 @@ class Log:
 
     @contextlib.contextmanager
     def _unsynced(self) -> Iterator[Any]:
-        """A transaction of the writer that need not be on disk yet. Whoever gets an exception stops."""
+        """A transaction of the writer that need not be on disk yet; LedgerUnavailable or LedgerDamaged end the writer."""
         cursor: Any = self._writer.cursor()
-        if self.path is None:
-            cursor.execute("SET LOCAL synchronous_commit = off")
-            yield cursor
-            self._writer.commit()
-        else:
-            cursor.execute("PRAGMA synchronous=NORMAL")
-            try:
-                cursor.execute("BEGIN IMMEDIATE")
+        with translated(self.where):
+            if self.path is None:
+                cursor.execute("SET LOCAL synchronous_commit = off")
                 yield cursor
-                cursor.execute("COMMIT")
-            finally:
-                if self._writer.in_transaction:
-                    cursor.execute("ROLLBACK")
-                cursor.execute("PRAGMA synchronous=FULL")
+                self._writer.commit()
+            else:
+                cursor.execute("PRAGMA synchronous=NORMAL")
+                try:
+                    cursor.execute("BEGIN IMMEDIATE")
+                    yield cursor
+                    cursor.execute("COMMIT")
+                finally:
+                    if self._writer.in_transaction:
+                        cursor.execute("ROLLBACK")
+                    cursor.execute("PRAGMA synchronous=FULL")
         cursor.close()
 
     def close(self) -> None:
@@ -427,7 +382,8 @@ _ROWS: Final = msgspec.json.Decoder(list[tuple[str, int, tuple[Any, ...]]])
 _EVENTS: Final = msgspec.json.Decoder(tuple[Any, ...])
 
 
-def _read(height: int, hash_: str, header: bytes, raws: bytes, results: bytes) -> StoredBlock:
+def read_block(height: int, hash: str, header: bytes, raws: bytes, results: bytes) -> StoredBlock:
+    """A block out of its row; LedgerDamaged where its parts do not belong together."""
     try:
         found = msgspec.json.decode(bytes(header), type=Header)
         transactions = msgspec.msgpack.decode(bytes(raws), type=list[bytes])
@@ -435,7 +391,7 @@ def _read(height: int, hash_: str, header: bytes, raws: bytes, results: bytes) -
         rows, begin, end = _ROWS.decode(stored.receipts), _EVENTS.decode(stored.begin), _EVENTS.decode(stored.end)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LedgerDamaged(height, f"the block cannot be decoded: {error}") from None
-    if found.height != height or found.hash != hash_ or encode(found) != bytes(header):
+    if found.height != height or found.hash != hash or encode(found) != bytes(header):
         raise LedgerDamaged(height, "the header is not the one that was committed")
     if transactions_hash(transactions) != found.transactions:
         raise LedgerDamaged(height, "the transactions are not those of the header")

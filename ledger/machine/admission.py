@@ -17,9 +17,17 @@ def check_window(transaction: Transaction, chain_id: str, now_ms: int, max_valid
     MALFORMED where it is neither a transaction with nonce and expiry nor one with a sequence, WRONG_CHAIN, EXPIRED,
     VALID_TOO_LONG.
     """
+    until = transaction.valid_until
+    if (
+        transaction.chain_id == chain_id
+        and transaction.nonce
+        and not transaction.sequence
+        and max_validity_ms is not None
+        and now_ms <= until <= now_ms + max_validity_ms
+    ):
+        return  # the usual case
     if transaction.chain_id != chain_id:
         raise Rejected(Code.WRONG_CHAIN, f"this chain is {chain_id}")
-    until = transaction.valid_until
     if not transaction.nonce:
         require(until == 0 and transaction.sequence > 0, Code.MALFORMED, "without a nonce it needs a sequence and no expiry")
         return
@@ -83,8 +91,11 @@ def admit(ctx: Context, transaction: Transaction) -> bool:
     the signer acts by delegation; refused as the checks above say.
     """
     now = ctx.time
-    account, delegated = check_key(ctx.store, transaction, now)
-    sequence = check_sequence(account, transaction)
+    account = ctx.store.get(ACCOUNTS, transaction.principal)
+    delegated = False
+    if account is None or account.key != transaction.signer:
+        account, delegated = check_key(ctx.store, transaction, now)
+    sequence = account.sequence if transaction.nonce else check_sequence(account, transaction)
     rest = check_rate(account, now, ctx.parameter("bucket_burst"), ctx.parameter("bucket_refill_per_s"))
     key = account.key or transaction.signer
     ctx.store.put(ACCOUNTS, Account(account.address, rest, now, key, account.money, sequence, account.version))

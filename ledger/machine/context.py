@@ -66,5 +66,5 @@ class Context:
         return self._parameters[name]
 
     def notify(self, purse: str, what: str) -> None:
-        """Tell every module about a purse: `warning`, `dry`, `funded` or `grace_over`."""
+        """Tell every module about a purse: `warning`, `dry`, `funded` (after it was dry), `deposited` or `grace_over`."""
         self._notify(self, purse, what)

@@ -11,7 +11,9 @@ import msgspec
 
 from ledger.machine import schedule
 from ledger.machine.accounts import ACCOUNTS, NETWORK_ACCOUNT, credit, debit, positive
+from ledger.machine.bonds import BONDS
 from ledger.machine.context import Context
+from ledger.machine.held import HELD, RELEASE, Held, held_of, joined, pay_out, put_aside, release_held, split
 from ledger.machine.module import Plain
 from ledger.machine.purse import (
     CLOSED,
@@ -26,20 +28,23 @@ from ledger.machine.purse import (
     consume,
     cost_at,
     dry_instant,
+    dues_at,
     horizon,
     meters_of,
     purse_view,
+    reserve_at,
     total_cost,
 )
 from ledger.protocol import events
 from ledger.protocol.errors import Code, require
 from ledger.protocol.keys import check_address
-from ledger.protocol.messages import Deposit, Withdraw
-from ledger.protocol.money import MAX_AMOUNT
+from ledger.protocol.messages import Deposit, Settle, Withdraw
+from ledger.protocol.money import MAX_AMOUNT, metered
 
 __all__ = [
     "METERS", "NETWORK_ACCOUNT", "PURSES", "Escrow", "Meter", "Purse", "PurseView", "add_meter", "charge", "close_meter",
-    "close_purse", "open_purse", "purse_view", "settle", "start_meter", "stop_meter", "total_cost",
+    "close_purse", "hold_back", "open_purse", "purse_view", "refund_held", "release_held", "settle", "start_meter", "stop_meter",
+    "total_cost",
 ]  # fmt: skip
 
 RUNS_DRY: Final = "purse_dry"
@@ -78,8 +83,11 @@ def open_purse(ctx: Context, purse_id: str, owner: str, denomination: str, depos
     ctx.emit(events.PurseOpened(amount=str(deposit), denomination=denomination, owner=owner, purse=purse_id))
 
 
-def add_meter(ctx: Context, meter_id: str, purse_id: str, payee: str, rate_per_hour: int) -> None:
-    """Add a stopped meter; PURSE_NOT_FOUND, PURSE_CLOSED, ID_CONFLICT where the id is taken, ADDRESS_REFUSED."""
+def add_meter(ctx: Context, meter_id: str, purse_id: str, payee: str, rate_per_hour: int, least_ms: int = 0) -> None:
+    """Add a stopped meter, for a promised `least_ms` of paid time; what that costs can not be withdrawn while it is open.
+
+    PURSE_NOT_FOUND, PURSE_CLOSED, ID_CONFLICT where the id is taken, ADDRESS_REFUSED.
+    """
     purse = _open(ctx, purse_id)
     require(ctx.store.get(METERS, meter_id) is None, Code.ID_CONFLICT, meter_id)
     assert rate_per_hour >= 0, "a negative rate"
@@ -98,6 +106,7 @@ def add_meter(ctx: Context, meter_id: str, purse_id: str, payee: str, rate_per_h
         since_ms=0,
         take_ppm=ctx.parameter("take_rate_ppm"),
         up_ms=0,
+        least_ms=least_ms,
     )
     ctx.store.put(METERS, meter)
     ctx.store.put(PURSES, replace(purse, meters=(*purse.meters, meter_id)))
@@ -134,19 +143,27 @@ def stop_meter(ctx: Context, meter_id: str, at_ms: int | None = None) -> None:
     _reckon(ctx, _halt(ctx, purse, meter, at))
 
 
-def close_meter(ctx: Context, meter_id: str) -> int:
-    """Stop, settle and take the meter from its purse; return what its payee got in all, in micro-units."""
+def close_meter(ctx: Context, meter_id: str, *, early: bool = False) -> int:
+    """Stop, settle and take the meter from its purse; return what its payee got by now, in micro-units.
+
+    `early`: its owner ends it before the shortest term that he promised, and pays the rest of that as far as there is
+    money for it. What is held back counts as not got yet.
+    """
     stop_meter(ctx, meter_id)
     meter = ctx.store.require(METERS, meter_id, Code.PURSE_NOT_FOUND)
+    got = meter.paid - meter.credited - meter.fee - held_of(ctx.store, meter_id)
     if not meter.closed:
         purse = ctx.store.require(PURSES, meter.purse, Code.PURSE_NOT_FOUND)
         ctx.store.put(METERS, replace(meter, closed=True))
         ctx.store.put(PURSES, replace(purse, meters=tuple(id for id in purse.meters if id != meter_id)))
-    return meter.paid - meter.fee
+        if early:
+            left = metered(meter.rate_per_hour, meter.least_ms) - cost_at(meter, 0)
+            got += charge(ctx, purse.id, meter.payee, left)
+    return got
 
 
 def charge(ctx: Context, purse_id: str, to: str, amount: int) -> int:
-    """Pay `to` once, at most what is free; return what was charged, in micro-units."""
+    """Pay `to` once, at most what is not owed to meters yet; return what was charged, in micro-units."""
     purse = _open(ctx, purse_id)
     free = purse.balance - accrued_at(purse, meters_of(ctx.store, purse), ctx.time)
     taken = max(0, min(amount, free))
@@ -176,6 +193,50 @@ def close_purse(ctx: Context, purse_id: str) -> None:
         PURSES, replace(purse, balance=0, deposits=(), dry_at_ms=0, refunded=purse.refunded + purse.balance, state=CLOSED)
     )
     ctx.emit(events.PurseClosed(owner=purse.owner, purse=purse_id, refunded=str(purse.balance)))
+
+
+def hold_back(ctx: Context, meter_id: str, amount: int, until_ms: int) -> None:
+    """Of what a meter pays from now on, let `amount` micro-units wait until `until_ms` for a possible refund.
+
+    A second call for the same meter raises both to the larger. What was paid before is its payee's for good.
+    """
+    assert amount > 0, "nothing is to be held back"
+    meter = ctx.store.require(METERS, meter_id, Code.PURSE_NOT_FOUND)
+    purse = ctx.store.require(PURSES, meter.purse, Code.PURSE_NOT_FOUND)
+    old = ctx.store.get(HELD, meter_id) or Held(
+        amount=0, denomination=purse.denomination, meter=meter_id, most=0, sources=(), until_ms=0
+    )
+    held = replace(old, most=max(old.most, amount), until_ms=max(old.until_ms, until_ms))
+    ctx.store.put(HELD, held)
+    ctx.schedule(held.until_ms, RELEASE, meter_id)
+
+
+def refund_held(ctx: Context, meter_id: str, amount: int) -> int:
+    """Give back at most `amount` of what is held of a meter's earnings; return how much that was, in micro-units.
+
+    It goes to the deposits that it came from, the last one first; to the depositors where the purse is closed. A dry
+    purse stays dry: only a deposit revives it. What is held beyond it waits on.
+    """
+    found = ctx.store.get(HELD, meter_id)
+    taken = min(amount, found.amount) if found else 0
+    if found is None or taken <= 0:
+        return 0
+    meter = ctx.store.require(METERS, meter_id, Code.PURSE_NOT_FOUND)
+    purse = ctx.store.require(PURSES, meter.purse, Code.PURSE_NOT_FOUND)
+    sources, back = split(found.sources, taken)
+    # What was given back is not held anew out of later payments.
+    ctx.store.put(HELD, replace(found, amount=found.amount - taken, most=found.most - taken, sources=sources))
+    ctx.store.put(METERS, replace(meter, credited=meter.credited + taken))
+    purse = replace(purse, paid=purse.paid - taken)
+    ctx.emit(events.EarningsRefunded(amount=str(taken), meter=meter_id, owner=purse.owner, payee=meter.payee, purse=purse.id))
+    if purse.state == CLOSED:
+        for depositor, part in back:
+            credit(ctx, depositor, purse.denomination, part)
+            ctx.emit(events.Refunded(amount=str(part), depositor=depositor, purse=purse.id))
+        ctx.store.put(PURSES, replace(purse, refunded=purse.refunded + taken))
+    else:
+        _reckon(ctx, replace(purse, balance=purse.balance + taken, deposits=joined(back, purse.deposits)))
+    return taken
 
 
 def settle(ctx: Context, purse_id: str) -> None:
@@ -209,15 +270,14 @@ def _pay(ctx: Context, purse: Purse, meter: Meter, until_ms: int) -> tuple[Purse
     assert 0 <= due <= purse.balance, f"{meter.id}: {due} due of {purse.balance}"
     if due == 0:
         return purse, meter
-    paid = meter.paid + due
-    # The fee is a closed form of what was paid in all, like the cost: payments in many parts give the same fee.
-    fee = paid * meter.take_ppm // 1_000_000 - meter.fee
-    credit(ctx, meter.payee, purse.denomination, due - fee)
-    if fee:
-        credit(ctx, NETWORK_ACCOUNT, purse.denomination, fee)
-    ctx.emit(events.MeterPaid(amount=str(due - fee), fee=str(fee), meter=meter.id, payee=meter.payee, purse=purse.id))
-    purse = replace(purse, balance=purse.balance - due, deposits=consume(purse.deposits, due), paid=purse.paid + due)
-    return purse, replace(meter, fee=meter.fee + fee, paid=paid)
+    meter = replace(meter, paid=meter.paid + due)
+    deposits = consume(purse.deposits, due)
+    kept = 0
+    if ctx.store.count(HELD):
+        kept = put_aside(ctx, meter, purse.id, split(purse.deposits, purse.balance - due)[0])
+    if kept < due:
+        meter = pay_out(ctx, meter, purse.denomination, due - kept, held_of(ctx.store, meter.id))
+    return replace(purse, balance=purse.balance - due, deposits=deposits, paid=purse.paid + due), meter
 
 
 def _reckon(ctx: Context, purse: Purse) -> None:
@@ -307,7 +367,7 @@ def _deposit(ctx: Context, message: Deposit) -> None:
     if was_dry:
         ctx.cancel(GRACE, purse.id)
         ctx.emit(events.PurseFunded(owner=purse.owner, purse=purse.id))
-        ctx.notify(purse.id, "funded")
+    ctx.notify(purse.id, "funded" if was_dry else "deposited")
 
 
 def _withdraw(ctx: Context, message: Withdraw) -> None:
@@ -316,9 +376,11 @@ def _withdraw(ctx: Context, message: Withdraw) -> None:
     mine = [depositor for depositor, _ in purse.deposits if depositor == ctx.principal]
     require(mine or ctx.principal == purse.owner, Code.NOT_AUTHORISED, "nothing of yours is left in this purse")
     require(purse.state == OPEN, Code.PURSE_LOCKED, f"{purse.id} is dry")
-    # Dues come out of the oldest deposits, whoever withdraws first.
-    accrued = accrued_at(purse, meters_of(ctx.store, purse), ctx.time)
-    free = sum(left for depositor, left in consume(purse.deposits, accrued) if depositor == ctx.principal)
+    # What is owed and what is to stay comes out of the oldest deposits, whoever withdraws first.
+    meters = meters_of(ctx.store, purse)
+    bound = accrued_at(purse, meters, ctx.time) + dues_at(purse, meters, ctx.time)
+    bound = min(purse.balance, bound + reserve_at(purse, meters, ctx.time, ctx.parameter("purse_reserve_ms")))
+    free = sum(left for depositor, left in consume(purse.deposits, bound) if depositor == ctx.principal)
     require(amount <= free, Code.INSUFFICIENT_FUNDS, f"{free} micro-units of yours are free")
     deposits, missing = [], amount
     for depositor, left in reversed(purse.deposits):
@@ -337,10 +399,18 @@ def _withdraw(ctx: Context, message: Withdraw) -> None:
     _reckon(ctx, purse)
 
 
+def _settle(ctx: Context, message: Settle) -> None:
+    purse = _open(ctx, message.purse)
+    payees = {meter.payee for meter in meters_of(ctx.store, purse)}
+    concerned = ctx.principal == purse.owner or ctx.principal in payees
+    require(concerned, Code.NOT_AUTHORISED, "no meter of this purse pays you")
+    settle(ctx, purse.id)
+
+
 class Escrow(Plain):
-    """The module of Deposit and Withdraw and of what falls due in purses."""
+    """The module of Deposit, Withdraw and Settle and of what falls due in purses; bonds are money of its kind."""
 
     name = "escrow"
-    tables = (PURSES, METERS)
-    messages = MappingProxyType({Deposit: _deposit, Withdraw: _withdraw})
-    kinds = MappingProxyType({RUNS_DRY: _runs_dry, WARNING: _warn, GRACE: _grace_over, PAYOUT: _payout})
+    tables = (PURSES, METERS, BONDS, HELD)
+    messages = MappingProxyType({Deposit: _deposit, Withdraw: _withdraw, Settle: _settle})
+    kinds = MappingProxyType({RUNS_DRY: _runs_dry, WARNING: _warn, GRACE: _grace_over, PAYOUT: _payout, RELEASE: release_held})

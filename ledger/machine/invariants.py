@@ -5,6 +5,8 @@ from typing import Any
 
 from ledger.machine import params
 from ledger.machine.accounts import ACCOUNTS, SUPPLIES
+from ledger.machine.bonds import BONDS
+from ledger.machine.held import HELD, fee_of, held_of
 from ledger.machine.purse import CLOSED, METERS, OPEN, PURSES, accrued_at, cost_at, dry_instant, meters_of
 from ledger.machine.store import Store, Table
 from ledger.protocol.errors import Code
@@ -32,6 +34,15 @@ def block_moves(changes: Iterable[tuple[Table[Any], str, Any, Any]]) -> None:
             assert new.balance >= 0, f"purse {key} holds {new.balance}"
             change = new.balance - (old.balance if old is not None else 0)
             moved[new.denomination] = moved.get(new.denomination, 0) + change
+        elif table is BONDS:
+            assert new.balance >= new.leaving >= 0, f"bond {key} holds {new.balance}, of which {new.leaving} leaves"
+            change = new.balance - (old.balance if old is not None else 0)
+            moved[new.denomination] = moved.get(new.denomination, 0) + change
+        elif table is HELD:
+            record = new or old
+            assert record.amount >= 0, f"{record.amount} of the earnings of {key} are held back"
+            change = (new.amount if new is not None else 0) - (old.amount if old is not None else 0)
+            moved[record.denomination] = moved.get(record.denomination, 0) + change
         elif table is SUPPLIES:
             change = new.minted - new.burned - (old.minted - old.burned if old is not None else 0)
             moved[key] = moved.get(key, 0) - change
@@ -50,6 +61,15 @@ def check_all(store: Store) -> None:
     for purse in store.scan(PURSES):
         _check_purse(store, purse, now)
         held[purse.denomination] = held.get(purse.denomination, 0) + purse.balance
+    for bond in store.scan(BONDS):
+        name = f"bond {bond.address}/{bond.denomination}"
+        assert bond.balance >= bond.leaving >= 0, f"{name} holds {bond.balance}, of which {bond.leaving} leaves"
+        assert bond.posted == bond.balance + bond.cut + bond.returned, f"{name}: {bond.posted} in"
+        held[bond.denomination] = held.get(bond.denomination, 0) + bond.balance
+    for kept in store.scan(HELD):
+        assert 0 <= kept.amount <= kept.most, f"{kept.amount} of at most {kept.most} are held of {kept.meter}"
+        assert kept.amount == sum(part for _, part in kept.sources), f"what is held of {kept.meter} came from elsewhere"
+        held[kept.denomination] = held.get(kept.denomination, 0) + kept.amount
     for supply in store.scan(SUPPLIES):
         exists = supply.minted - supply.burned
         assert held.pop(supply.denomination, 0) == exists, f"{supply.denomination}: {exists} should exist"
@@ -59,7 +79,7 @@ def check_all(store: Store) -> None:
         assert open_in_purse != meter.closed, f"meter {meter.id} and its purse disagree"
         if not meter.since_ms:
             assert meter.paid == cost_at(meter, 0), f"meter {meter.id} is stopped and not paid exactly"
-        assert meter.fee == meter.paid * meter.take_ppm // 1_000_000, f"fee of meter {meter.id}"
+        assert meter.fee == fee_of(meter, held_of(store, meter.id)), f"fee of meter {meter.id}"
 
 
 def _check_purse(store: Store, purse: Any, now: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 from ledger.machine import admission, params, snapshot
 from ledger.machine.accounts import ACCOUNTS, SUPPLIES, Account, Accounts, Supply
 from ledger.machine.context import Context
+from ledger.machine.crowding import Crowding
 from ledger.machine.delegation import Delegations
 from ledger.machine.escrow import Escrow
 from ledger.machine.invariants import block_moves, check_all
@@ -82,6 +83,7 @@ class Machine:
         self.codec = Codec(tuple(self._handlers))
         self._remembered = Remembered()
         self._tree = Tree()
+        self._crowding = Crowding(self._tree)
         self._shards = snapshot.Shards()
         self.change = snapshot.NO_CHANGE
         """What the newest block changed; of the next one when that is applied."""
@@ -141,6 +143,7 @@ class Machine:
         assert time_ms > self.head.time_ms, f"block time {time_ms} is not after {self.head.time_ms}"
         height = self.head.height + 1
         self._remembered.forget(time_ms)
+        self._crowding.begin_block()
         begin = self._context(time_ms, height)
         begin.protocol = params.advance(begin)
         if begin.protocol > rules.PROTOCOL:
@@ -234,6 +237,8 @@ class Machine:
             handlers = self._handlers
             for message in transaction.messages:
                 handlers[type(message)](ctx, message)
+            if made := store.made(mark):
+                self._crowding.admit(made, ctx.parameter("bucket_records"))
         except Rejected as refusal:
             store.rollback(mark)
             code, detail = int(refusal.code), refusal.detail
@@ -312,7 +317,7 @@ class Machine:
         return self._agenda.next_due()
 
     def receipt_of(self, tx_id: str) -> Receipt | None:
-        """Return the first result of a remembered id; None once its validity is over, or if this machine was restored since."""
+        """Return the first result of an id that was remembered lately; the log has those that are older."""
         return self._remembered.receipt_of(tx_id)
 
     def prove(self, key: str) -> Proof:

@@ -43,7 +43,7 @@ class Module(Protocol):
         """Called after the transactions."""
 
     def on_purse(self, ctx: Context, purse: str, what: str) -> None:
-        """Called when a purse nears its end, runs dry, is funded again, or stayed dry too long."""
+        """Called when a purse nears its end, runs dry, is funded again, is added to, or stayed dry too long."""
 
     def invariants(self, store: Store) -> None:
         """Check everything that must hold; AssertionError where it does not."""

@@ -17,11 +17,13 @@ HOUR_MS: Final = 3_600_000
 LEDGER_PARAMETERS: Final[Mapping[str, Bounds]] = {
     "backdate_ms": (24 * HOUR_MS, 0, 30 * 24 * HOUR_MS),
     "bucket_burst": (2_000, 1, 1_000_000),
+    "bucket_records": (4_096, 256, 1_000_000),
     "bucket_refill_per_s": (200, 1, 1_000_000),
     "max_validity_ms": (120_000, 1_000, 600_000),
     "purse_grace_ms": (HOUR_MS, 1, 30 * 24 * HOUR_MS),
     "purse_max_deposits": (32, 1, 1_000),
     "purse_payout_ms": (HOUR_MS, 1_000, 30 * 24 * HOUR_MS),
+    "purse_reserve_ms": (0, 0, 30 * 24 * HOUR_MS),
     "purse_warning_ms": (600_000, 0, 30 * 24 * HOUR_MS),
     "take_rate_ppm": (0, 0, 500_000),
 }
@@ -47,6 +49,12 @@ class Chain(msgspec.Struct, frozen=True):
 
 PARAMETERS: Table[Parameter] = Table("parameter", Parameter, lambda p: p.name)
 CHAIN: Table[Chain] = Table("chain", Chain, lambda c: "chain")
+
+
+def value(store: Store, name: str) -> int:
+    """Return the value of one of the ledger's own parameters, from state alone."""
+    found = store.get(PARAMETERS, name)
+    return found.value if found else LEDGER_PARAMETERS[name][0]
 
 
 def chain(store: Store) -> Chain:

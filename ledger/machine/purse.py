@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from ledger.machine import params
 from ledger.machine.store import Store, Table
 from ledger.protocol.errors import Code
 from ledger.protocol.money import MS_PER_HOUR, metered
@@ -15,11 +16,12 @@ CLOSED: Final = "closed"
 _LAST_MS: Final = 2**53 - 1
 
 
-class Meter(msgspec.Struct, frozen=True):
+class Meter(msgspec.Struct, frozen=True, omit_defaults=True):
     """Metered time of one payee. `up_ms` sums the closed intervals; it runs since `since_ms` (0: it is stopped).
 
-    `paid` micro-units left the purse for it, `fee` of them for the network; time up to `settled_ms` is paid and can
-    not be taken back. `take_ppm` is fixed when the meter is added.
+    `paid` micro-units left the purse for it, `fee` of them for the network, `credited` of them came back; time up to
+    `settled_ms` is paid and can not be taken back. `take_ppm` is fixed when the meter is added. `least_ms` is the
+    shortest time that its owner promised to pay for.
     """
 
     closed: bool
@@ -33,13 +35,15 @@ class Meter(msgspec.Struct, frozen=True):
     since_ms: int
     take_ppm: int
     up_ms: int
+    credited: int = 0
+    least_ms: int = 0
 
 
 class Purse(msgspec.Struct, frozen=True):
     """Escrow shared by meters. `balance` = sum of `deposits`, (depositor, what is left) oldest first, in micro-units.
 
-    deposited = paid (fees included) + charged + withdrawn + refunded + balance, always. `dry_at_ms` is the last
-    millisecond that the balance pays for (0: no end in sight); in a dry purse, when its meters stopped.
+    deposited = paid (fees included, less what came back) + charged + withdrawn + refunded + balance, always. `dry_at_ms`
+    is the last millisecond that the balance pays for (0: no end in sight); in a dry purse, when its meters stopped.
     """
 
     balance: int
@@ -60,10 +64,16 @@ class Purse(msgspec.Struct, frozen=True):
 
 
 class PurseView(msgspec.Struct, frozen=True):
-    """What a reader sees of a purse at an instant; `free` = `balance` − `accrued`, in micro-units."""
+    """What a reader sees of a purse at an instant; `free` = `balance` − `accrued` − `dues` − `reserve`, at least 0.
+
+    `dues` is what is left to pay of promised shortest terms, `reserve` what the running meters cost for a while more.
+    All in micro-units.
+    """
 
     balance: int
     accrued: int
+    dues: int
+    reserve: int
     free: int
     rate_per_hour: int
     dry_at_ms: int | None
@@ -98,6 +108,18 @@ def accrued_at(purse: Purse, meters: Sequence[Meter], now_ms: int) -> int:
     """What the meters cost until `now_ms` and were not paid yet, in micro-units."""
     until = horizon(purse, now_ms)
     return sum(cost_at(meter, until) - meter.paid for meter in meters)
+
+
+def dues_at(purse: Purse, meters: Sequence[Meter], now_ms: int) -> int:
+    """What is left of the shortest terms that were promised, beyond the cost until `now_ms`, in micro-units."""
+    until = horizon(purse, now_ms)
+    return sum(max(0, metered(m.rate_per_hour, m.least_ms) - cost_at(m, until)) for m in meters if m.least_ms)
+
+
+def reserve_at(purse: Purse, meters: Sequence[Meter], now_ms: int, reserve_ms: int) -> int:
+    """What the running meters will cost in `reserve_ms` from `now_ms` on, in micro-units."""
+    until = horizon(purse, now_ms)
+    return sum(cost_at(m, until + reserve_ms) - cost_at(m, until) for m in meters if m.since_ms) if reserve_ms else 0
 
 
 def dry_instant(balance: int, meters: Sequence[Meter]) -> int:
@@ -142,10 +164,14 @@ def purse_view(store: Store, purse_id: str, now_ms: int) -> PurseView:
     purse = store.require(PURSES, purse_id, Code.PURSE_NOT_FOUND)
     meters = meters_of(store, purse)
     accrued = accrued_at(purse, meters, now_ms)
+    dues = dues_at(purse, meters, now_ms)
+    reserve = reserve_at(purse, meters, now_ms, params.value(store, "purse_reserve_ms"))
     return PurseView(
         balance=purse.balance,
         accrued=accrued,
-        free=purse.balance - accrued,
+        dues=dues,
+        reserve=reserve,
+        free=max(0, purse.balance - accrued - dues - reserve),
         rate_per_hour=sum(meter.rate_per_hour for meter in meters if meter.since_ms),
         dry_at_ms=purse.dry_at_ms or None,
         state=purse.state,

@@ -1,7 +1,7 @@
 """Ids of transactions, remembered by the minute their validity ends in, so that a whole minute is dropped at once.
 
-Of each minute m there is S_m = H(0x03 ‖ ids in order of application), a hash that goes on as ids come. The receipts
-stand beside the ids: the root does not cover them, as the blocks do.
+Of each minute m there is S_m = H(0x03 ‖ ids in order of application), a hash that goes on as ids come. The newest
+receipts are kept beside the ids: the root does not cover them, as the blocks do.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,15 @@ from ledger.protocol.block import Receipt
 
 MINUTE_MS: Final = 60_000
 
+RECEIPTS: Final = 10_000
+"""At least so many of the newest receipts are kept, at most twice as many: retries come soon or are rare."""
+
 
 class _Minute:
     """The ids of one minute."""
 
     def __init__(self) -> None:
-        self.receipts: dict[str, Receipt | None] = {}
+        self.ids: dict[str, None] = {}
         self.new: list[bytes] = []
         self._hasher = sha256(b"\x03")
         self.root = b""
@@ -31,38 +34,40 @@ class _Minute:
 
     def load(self, packed: bytes) -> None:
         names = packed.hex()
-        self.receipts.update(dict.fromkeys([names[at : at + 64] for at in range(0, len(names), 64)]))
+        self.ids.update(dict.fromkeys([names[at : at + 64] for at in range(0, len(names), 64)]))
         self._hasher.update(packed)
         self.root = self._hasher.digest()
 
 
 class Remembered:
-    """All ids that are remembered, with the receipts this process made for them."""
+    """All ids that are remembered, with the newest of the receipts this process made for them."""
 
     def __init__(self) -> None:
         self._minutes: dict[int, _Minute] = {}
+        self._newer: dict[str, Receipt] = {}
+        self._older: dict[str, Receipt] = {}
 
     def knows(self, id: str, valid_until: int) -> bool:
         """True where a transaction of that id and end of validity was applied or refused."""
         minute = self._minutes.get(valid_until // MINUTE_MS)
-        return minute is not None and id in minute.receipts
+        return minute is not None and id in minute.ids
 
     def receipt_of(self, id: str) -> Receipt | None:
-        """Return the first result of a remembered id; None where it is unknown or older than a restore."""
-        for minute in self._minutes.values():
-            found = minute.receipts.get(id)
-            if found is not None:
-                return found
-        return None
+        """Return the first result of an id that was remembered lately; None where it was not, or before a restore."""
+        return self._newer.get(id) or self._older.get(id)
 
-    def add(self, id: str, packed: bytes, valid_until: int, receipt: Receipt | None) -> None:
+    def add(self, id: str, packed: bytes, valid_until: int, receipt: Receipt) -> None:
         """Remember an id, given in hex and as its 32 bytes, until its validity is over."""
         number = valid_until // MINUTE_MS
         minute = self._minutes.get(number)
         if minute is None:
             minute = self._minutes[number] = _Minute()
-        minute.receipts[id] = receipt
+        minute.ids[id] = None
         minute.new.append(packed)
+        newer = self._newer
+        newer[id] = receipt
+        if len(newer) >= RECEIPTS:
+            self._newer, self._older = {}, newer
 
     def load(self, minute: int, packed: bytes) -> None:
         """Remember ids of 32 bytes each, in order of application, whose validity ends in a minute; without receipts."""
@@ -84,4 +89,4 @@ class Remembered:
     def ids(self) -> Iterator[tuple[int, list[str]]]:
         """Iterate over (m, ids in order of application), m ascending."""
         for number in sorted(self._minutes):
-            yield number, list(self._minutes[number].receipts)
+            yield number, list(self._minutes[number].ids)

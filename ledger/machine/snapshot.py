@@ -221,6 +221,8 @@ class _Loading:
 
     def shard(self, number: int, data: bytes) -> list[bytes]:
         """Load a shard, but for what is newer; return (kh ‖ vh) of all its records."""
+        if number >= SHARDS:
+            raise ValueError("there are more shards than there can be")
         packed = bytes(self._entries[number])
         self._entries[number] = bytearray()
         entries = [packed[at : at + 64] for at in range(0, len(packed), 64)]

@@ -176,6 +176,11 @@ class Store:
             if table.name in self._attached:
                 self._moved(table, key, new, old)
 
+    def made(self, mark: int) -> list[tuple[Table[Any], str]]:
+        """Return (table, key) of what was inserted since `mark` and is there; a key that was deleted before may be named."""
+        rows = self._rows
+        return [(table, key) for table, key, old in self._log[mark:] if old is None and key in rows[table.name]]
+
     def changes(self) -> Iterator[tuple[Table[Any], str, Any, Any]]:
         """Iterate over (table, key, record before, record now) of what changed since `forget`, each once."""
         for name, before in self._before.items():

@@ -11,11 +11,11 @@ from ledger.protocol.encoding import digest, domain, encode
 ZERO_HASH: Final = "0" * 64
 
 
-class Event(msgspec.Struct, frozen=True, tag_field="kind"):
+class Event(msgspec.Struct, frozen=True, gc=False, tag_field="kind"):
     """Root of every event; subclasses are tagged with their own name and carry what a read model needs."""
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The result of one transaction: `code` and `events` are consensus, `detail` is for people."""
 
     id: str

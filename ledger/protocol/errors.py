@@ -28,6 +28,7 @@ class Code(IntEnum):
     RATE_LIMITED = 110
     TOO_LARGE = 111
     ID_CONFLICT = 112
+    BUCKET_FULL = 113
     # Accounts and money.
     INSUFFICIENT_FUNDS = 200
     AMOUNT_REFUSED = 201

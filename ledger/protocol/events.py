@@ -100,6 +100,26 @@ class MeterPaid(Event, frozen=True):
     purse: str
 
 
+class EarningsHeld(Event, frozen=True):
+    """Of what a purse pays for metered time, `amount` waits until `until_ms`: it may have to be refunded."""
+
+    amount: str
+    meter: str
+    payee: str
+    purse: str
+    until_ms: int
+
+
+class EarningsRefunded(Event, frozen=True):
+    """Earnings that were held back went back to the purse, or to its depositors where it is closed."""
+
+    amount: str
+    meter: str
+    owner: str
+    payee: str
+    purse: str
+
+
 class Charged(Event, frozen=True):
     """A purse paid a single charge."""
 
@@ -154,6 +174,41 @@ class PurseClosed(Event, frozen=True):
     refunded: str
 
 
+class BondPosted(Event, frozen=True):
+    """An account pledged money."""
+
+    address: str
+    amount: str
+    denomination: str
+
+
+class BondAsked(Event, frozen=True):
+    """An account wants `amount` of its bond back, in place of what it wanted before; not before `leaves_ms`."""
+
+    address: str
+    amount: str
+    denomination: str
+    leaves_ms: int
+
+
+class BondReturned(Event, frozen=True):
+    """What was asked back of a bond is in its account again."""
+
+    address: str
+    amount: str
+    denomination: str
+
+
+class BondCut(Event, frozen=True):
+    """A bond lost `amount` to the account `to`; `about` names what for."""
+
+    about: str
+    address: str
+    amount: str
+    denomination: str
+    to: str
+
+
 class ParameterSet(Event, frozen=True):
     """Governance changed a parameter."""
 
@@ -176,6 +231,6 @@ class Upgraded(Event, frozen=True):
 
 LEDGER_EVENTS: Final[tuple[type[Event], ...]] = (
     AccountOpened, Transferred, Minted, Burned, Delegated, DelegationEnded, KeyRotated, PurseOpened, Deposited, Withdrawn,
-    MeterPaid, Charged, PurseWarned, PurseDry, PurseFunded, PurseGraceOver, Refunded, PurseClosed, ParameterSet,
-    UpgradePlanned, Upgraded,
+    MeterPaid, EarningsHeld, EarningsRefunded, Charged, PurseWarned, PurseDry, PurseFunded, PurseGraceOver, Refunded,
+    PurseClosed, BondPosted, BondAsked, BondReturned, BondCut, ParameterSet, UpgradePlanned, Upgraded,
 )  # fmt: skip

@@ -16,7 +16,7 @@ PurseId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9/]{1,96}\Z")]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
+class Message(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, tag_field="type"):
     """Root of every message; subclasses are tagged with their own name."""
 
 
@@ -70,6 +70,12 @@ class Withdraw(Message, frozen=True, tag="Withdraw"):
     purse: PurseId
 
 
+class Settle(Message, frozen=True, tag="Settle"):
+    """Let a purse pay its meters now, as far as no report can take it back any more: by a payee, or by its owner."""
+
+    purse: PurseId
+
+
 class Mint(Message, frozen=True, tag="Mint"):
     """Create money of a denomination; only its issuer may."""
 
@@ -106,6 +112,7 @@ LEDGER_MESSAGES: Final[tuple[type[Message], ...]] = (
     RotateKey,
     Deposit,
     Withdraw,
+    Settle,
     Mint,
     Burn,
     SetParameter,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from ledger.protocol import keys
-from ledger.protocol.encoding import digest, domain, encode, too_deep
+from ledger.protocol.encoding import digest, domain, encode
 from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.keys import Address, KeyHex, SignatureHex
 from ledger.protocol.messages import Message, TimeMs
@@ -25,7 +25,7 @@ ChainId = Annotated[str, msgspec.Meta(pattern=CHAIN_ID)]
 Nonce = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z")]
 
 
-class Transaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Transaction(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """What is signed.
 
     `nonce` is 128 random bits in hex, made and stored by the client before sending, with `valid_until` in ms of
@@ -42,14 +42,14 @@ class Transaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     valid_until: TimeMs
 
 
-class SignedTransaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SignedTransaction(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """A transaction with its one signature."""
 
     signature: SignatureHex
     transaction: Transaction
 
 
-class Signed(msgspec.Struct, frozen=True):
+class Signed(msgspec.Struct, frozen=True, gc=False):
     """A transaction as received, decoded and found canonical; its signature is not checked yet."""
 
     raw: bytes
@@ -116,8 +116,7 @@ class Codec:
         """Return the transaction in `raw`; MALFORMED or TOO_LARGE says what is wrong, and where."""
         if len(raw) > MAX_BYTES:
             raise Rejected(Code.TOO_LARGE, f"{len(raw)} bytes, at most {MAX_BYTES}")
-        if raw[:1] != b"{" or (raw.count(b"[") + raw.count(b"{") > 32 and too_deep(raw)):
-            raise Rejected(Code.MALFORMED, "not a JSON object, or nested too deep")
+        # How deep it may nest is in the types: what they do not foresee is refused where it begins.
         try:
             envelope = self._decoder.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

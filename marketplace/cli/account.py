@@ -7,11 +7,14 @@ import click
 
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, home_path, node_option
-from ledger.cli.output import columns, credits, describe, emit, output_option
-from ledger.cli.unlock import keystore, unlock_key
+from ledger.cli.output import columns, credits, describe, emit, output_option, say
+from ledger.cli.unlock import keystore, passphrase_of, unlock_key
 from marketplace.cli.amounts import micro_of
+from marketplace.cli.connect import connect, send_once
+from marketplace.cli.offline import generate_option, generating, identity, ordered
 
 if TYPE_CHECKING:
+    from ledger.protocol.block import Receipt
     from ledger.protocol.messages import Message
 
 
@@ -21,22 +24,30 @@ def account() -> None:
 
 
 def _address(given: str | None, key_name: str) -> str:
-    return given or str(keystore().info(key_name).address)
+    return given or identity(key_name)[0]
 
 
-def _send(node: str, key_name: str, output: str, message: "Message", said: str) -> None:
-    """Send one message signed by a key, and print the receipt."""
+def _send(node: str, key_name: str, output: str, message: "Message", said: str) -> "Receipt | None":
+    """Send one message signed by a key, and print the receipt; with --generate-only print it unsigned, and None."""
     import json
 
     import msgspec
 
-    from marketplace.client import NodeClient
+    if generating():
+        from ledger.protocol.encoding import encode
 
+        click.echo(encode(ordered(node, key_name, message)).decode())
+        return None
+    principal, signer = identity(key_name)
     info, seed = unlock_key(key_name)
-    with NodeClient(node) as client:
-        receipt = client.sender(seed, outbox=home_path() / "outbox" / f"{info.name}").send(message)
+    if signer != info.key_hex:
+        raise CommandFailed("--signer is for --generate-only", Exit.USAGE, fix="give --from the name of a key in this home")
+    folder = home_path() / "outbox" / info.name
+    with connect(node) as client:
+        receipt = send_once(client, client.sender(seed, principal, outbox=folder), folder, message)
     data = json.loads(msgspec.json.encode(receipt))
     emit(output, data, text=f"{said}\n{receipt.id}  height {receipt.height}", names=[receipt.id])
+    return receipt
 
 
 def _denomination(node: str, given: str | None) -> str:
@@ -91,10 +102,8 @@ def show(address: str | None, key_name: str, node: str, output: str) -> None:
 @output_option
 def faucet(amount: str | None, to: str | None, key_name: str, node: str, output: str) -> None:
     """Receive AMOUNT credits (1000 by default) from the faucet of a development chain."""
-    from marketplace.client import NodeClient
-
     address = _address(to, key_name)
-    with NodeClient(node) as client:
+    with connect(node) as client:
         receipt = client.faucet(address, str(micro_of(amount)) if amount else None)
     minted = sum(int(e["amount"]) for e in receipt["events"] if e["kind"] == "Minted")
     emit(output, receipt, text=f"{address} received {credits(minted)}", names=[receipt["id"]])
@@ -104,6 +113,7 @@ def faucet(amount: str | None, to: str | None, key_name: str, node: str, output:
 @click.argument("to")
 @click.argument("amount")
 @denomination_option
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -126,6 +136,7 @@ def _purse(text: str, key_name: str) -> str:
 @account.command("deposit")
 @click.argument("deployment")
 @click.argument("amount")
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -141,6 +152,7 @@ def deposit(deployment: str, amount: str, key_name: str, node: str, output: str)
 @account.command("withdraw")
 @click.argument("deployment")
 @click.argument("amount")
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -158,6 +170,7 @@ def withdraw(deployment: str, amount: str, key_name: str, node: str, output: str
 @click.option("--verb", "verbs", multiple=True, required=True, help="Name of a message it may send; * for all. Repeatable.")
 @click.option("--per-day", default="0", show_default=True, help="Credits it may spend a day.")
 @click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="Days until it ends.")
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -182,6 +195,7 @@ def delegate(key: str, verbs: tuple[str, ...], per_day: str, days: int, key_name
 
 @account.command("revoke")
 @click.argument("key")
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -193,3 +207,30 @@ def revoke(key: str, key_name: str, node: str, output: str) -> None:
     if len(key) != 64:
         key = keystore().info(key).key_hex
     _send(node, key_name, output, Revoke(key=key), f"{key[:16]}… may do nothing more for the account")
+
+
+@account.command("rotate")
+@click.argument("new")
+@from_option
+@node_option
+@home_option
+@output_option
+def rotate(new: str, key_name: str, node: str, output: str) -> None:
+    """Replace the account's key by the key NEW of this home; the address stays, the old key may do nothing more.
+
+    NEW proves itself by a signature. From then on --from NEW acts for the account.
+    """
+    from ledger.protocol.keys import sign
+    from ledger.protocol.messages import RotateKey
+    from ledger.protocol.transaction import rotation_bytes
+
+    info = keystore().info(key_name)
+    word = passphrase_of(new)
+    seed = keystore().unlock(new, word)
+    with connect(node) as client:
+        chain_id, _ = client.chain()
+    key = keystore().info(new).key_hex
+    message = RotateKey(key=key, proof=sign(seed, rotation_bytes(chain_id, info.address)).hex())
+    _send(node, key_name, output, message, f"{info.address} has the key {key} from now on")
+    keystore().act_for(new, word, info.address)
+    say(f"use --from {new} for this account; delete the old key with gpubid keys delete {key_name}")

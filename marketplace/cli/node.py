@@ -1,5 +1,7 @@
 """`gpubid node`: run a node, or ask one how it is."""
 
+from pathlib import Path
+
 import click
 
 from ledger.cli.failure import CommandFailed, Exit
@@ -70,6 +72,43 @@ def init(chain_id: str, denomination: str, issuer: str, governance: str, allocat
     say(f"chain {chain_id} is in {home}; run it with gpubid node start")
 
 
+def _trusted(text: str) -> tuple[int, str]:
+    height, colon, hash_ = text.partition(":")
+    if not (colon and height.isascii() and height.isdigit() and len(height) <= 16 and len(hash_) == 64):
+        raise CommandFailed(f"--trust {text} is not HEIGHT:HASH", Exit.USAGE, fix="GET /v1/blocks/HEIGHT of a node shows a hash")
+    return int(height), hash_
+
+
+@node.command("restore")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--trust", required=True, metavar="HEIGHT:HASH", help="The snapshot's block, as a node that you trust shows it.")
+@click.option("--genesis", required=True, metavar="HASH", help="Hash of the chain's genesis, as `node init` printed it.")
+@click.option("--database", help="URL of the ledger; SQLite in the home by default.  [env: GPUBID_NODE_DATABASE]")
+@home_option
+def restore(file: Path, trust: str, genesis: str, database: str | None) -> None:
+    """Begin a node's chain with the snapshot in FILE, checked against the block and genesis named; `node start` then runs it.
+
+    The node has no older blocks: it cannot serve, export or replay them.
+    """
+    from ledger.engine.snapshots import begin
+    from marketplace.market.module import Market
+    from marketplace.node.config import load, node_home
+    from marketplace.node.home import locked, read_genesis, write_genesis
+
+    height, hash_ = _trusted(trust)
+    config = load(node_home(home_path()), {"database": database})
+    config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(config.home):
+        known = read_genesis(config.home)
+        if known is not None and known.hash != genesis:
+            raise CommandFailed(f"the home is of genesis {known.hash}", Exit.CONFLICT, fix="give another GPUBID_HOME")
+        first, found = begin(file, config.url, [Market()], genesis=genesis, height=height, hash_=hash_)
+        if known is None:
+            write_genesis(config.home, first)
+    click.echo(found.state_root)
+    say(f"chain {found.chain_id} is in {config.home} from height {found.height} on; run it with gpubid node start")
+
+
 @node.command("status")
 @node_option
 @output_option
@@ -80,3 +119,34 @@ def status(node: str, output: str) -> None:
     with NodeClient(node) as client:
         found = client.status()
     emit(output, found, text=describe(found), names=[str(found["chain_id"])])
+
+
+@node.command("known")
+@home_option
+@output_option
+def known(output: str) -> None:
+    """List the nodes that were met, and the key that is accepted of each."""
+    from marketplace.cli.connect import notebook
+
+    found = notebook().nodes()
+    data = [{"url": n.url, "chain_id": n.chain_id, "key": n.key} for n in found]
+    rows = [(n.url, n.chain_id, n.key) for n in found]
+    emit(output, data, headers=("NODE", "CHAIN", "KEY"), rows=rows, names=[n.key for n in found])
+
+
+@node.command("trust")
+@click.argument("key")
+@node_option
+@home_option
+def trust(key: str, node: str) -> None:
+    """Accept KEY as the node's from now on: the one that it has, and that its operator told by another way."""
+    from marketplace.cli.connect import notebook
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        found = client.status()
+        url = client.base_url
+    if found["node_key"] != key:
+        raise CommandFailed(f"the node's key is {found['node_key']}", Exit.CONFLICT, fix="ask its operator which one is right")
+    notebook().trust(url, str(found["chain_id"]), key)
+    say(f"the key of {url} for chain {found['chain_id']} is {key} from now on")

@@ -5,18 +5,13 @@ import msgspec
 from ledger.machine.context import Context
 from ledger.protocol.errors import Code, require
 from ledger.protocol.money import parse_amount
-from marketplace.market import claims, liveness
+from marketplace.market import bonds, claims, liveness, offers
 from marketplace.market.pricing import price_list
 from marketplace.market.tables import BIDS, HOSTS, PROVIDERS, host_key
 from marketplace.protocol.errors import MarketCode
-from marketplace.protocol.events import BidGone, BidPut
+from marketplace.protocol.events import BidPut
 from marketplace.protocol.messages import CancelBid, PutBid
 from marketplace.protocol.records import Bid
-
-COUNTS = "bid_counts"
-"""Scheduled: a bid counts from the block after its own, so that nobody prices an order that he has seen."""
-
-EXPIRY = "bid_expiry"
 
 
 def put_bid(ctx: Context, msg: PutBid) -> None:
@@ -31,6 +26,7 @@ def put_bid(ctx: Context, msg: PutBid) -> None:
     require(msg.version == version, Code.VERSION_MISMATCH, f"the bid's version is {version}")
     require(msg.expires_ms > ctx.time, MarketCode.BID_EXPIRED, f"it is {ctx.time}")
     _check_offer(msg)
+    bonds.check(ctx, msg)
     claims.check(ctx, host, msg.offer)
 
     claims.claim(ctx, host, msg.offer)
@@ -48,8 +44,8 @@ def put_bid(ctx: Context, msg: PutBid) -> None:
     ctx.store.put(BIDS, bid)
     ctx.store.put(HOSTS, msgspec.structs.replace(host, bids=host.bids + 1))
     liveness.beat(ctx, key)
-    ctx.schedule(ctx.time + 1, COUNTS, key)
-    ctx.schedule(msg.expires_ms, EXPIRY, key)
+    ctx.schedule(ctx.time + 1, offers.COUNTS, key)
+    ctx.schedule(msg.expires_ms, offers.EXPIRY, key)
     ctx.emit(BidPut(host=msg.host, provider=ctx.principal, version=bid.version))
 
 
@@ -59,29 +55,25 @@ def cancel_bid(ctx: Context, msg: CancelBid) -> None:
     bid = ctx.store.require(BIDS, key, MarketCode.BID_NOT_FOUND)
     require(bid.version == msg.version, Code.VERSION_MISMATCH, f"the bid's version is {bid.version}")
 
-    ctx.cancel(EXPIRY, key)
-    _remove(ctx, bid, "cancelled")
+    offers.take_out(ctx, bid, "cancelled")
+    bonds.leave(ctx, ctx.principal)
 
 
 def expire(ctx: Context, key: str) -> None:
     """Scheduled at a bid's expiry: it leaves the book."""
     bid = ctx.store.get(BIDS, key)
     assert bid is not None, key
-    _remove(ctx, bid, "expired")
-
-
-def _remove(ctx: Context, bid: Bid, reason: str) -> None:
-    key = host_key(bid.provider, bid.host)
-    ctx.cancel(COUNTS, key)
-    ctx.store.delete(BIDS, key)
-    claims.give_up(ctx, key)
-    ctx.emit(BidGone(host=bid.host, provider=bid.provider, reason=reason))
+    offers.take_out(ctx, bid, "expired")
+    bonds.leave(ctx, bid.provider)
 
 
 def _check_offer(msg: PutBid) -> None:
-    """OFFER_REFUSED where a device is named twice, or something on offer has no price."""
+    """OFFER_REFUSED where a device is named twice, something on offer has no price, or no lease could keep the terms."""
     prices = price_list(msg.prices)
     parse_amount(msg.terms.hold_per_hour)
+    longest = msg.terms.max_duration_ms
+    possible = not longest or msg.terms.least_ms <= longest
+    require(possible, MarketCode.OFFER_REFUSED, "the shortest duration is longer than the longest")
     ids = [device.id for device in msg.offer.devices]
     require(len(set(ids)) == len(ids), MarketCode.OFFER_REFUSED, "a device is named twice")
     for device in msg.offer.devices:

@@ -92,11 +92,11 @@ def take_bid(ctx: Context, msg: TakeBid) -> None:
     require(bid.version == msg.version, Code.VERSION_MISMATCH, f"the bid's version is {bid.version}")
     entry = entry_of(ctx.store, key)
     assert entry is not None
-    found = examine(ctx.store, ask_of(order.group, order.denomination, order.avoid), entry, ctx.height)
+    purse = escrow.purse_view(ctx.store, deployment_id(order.owner, order.dseq), ctx.time)
+    found = examine(ctx.store, ask_of(order.group, order.denomination, order.avoid, purse.free), entry, ctx.height)
     if isinstance(found, Miss):
         require(False, MarketCode.BID_DOES_NOT_FIT, found.test)
         return
-    purse = escrow.purse_view(ctx.store, deployment_id(order.owner, order.dseq), ctx.time)
     require(purse.state != "dry", Code.PURSE_LOCKED, "the purse is dry")
 
     leases.match(ctx, order, found)

@@ -1,7 +1,10 @@
 """What must hold of the market's state after every block; a broken one is our bug and stops the machine."""
 
+from ledger.machine.bonds import BONDS
 from ledger.machine.escrow import METERS, PURSES
+from ledger.machine.params import chain
 from ledger.machine.store import Store
+from marketplace.market import bonds
 from marketplace.market.pricing import need_of
 from marketplace.market.tables import (
     BIDS,
@@ -24,6 +27,15 @@ def check(store: Store) -> None:
     _leases(store)
     _deployments(store)
     _bids(store)
+    _bonds(store)
+
+
+def _bonds(store: Store) -> None:
+    """What was asked back of a bond has left once its time came and nothing stands on it."""
+    now = chain(store).time_ms
+    for bond in store.scan(BONDS):
+        late = bond.leaving and bond.leaves_ms <= now and not bonds.stands(store, bond.address)
+        assert not late, f"{bond.leaving} of the bond of {bond.address} should have left"
 
 
 def _devices(store: Store) -> None:

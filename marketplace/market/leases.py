@@ -3,7 +3,7 @@
 from ledger.machine import escrow
 from ledger.machine.context import Context
 from ledger.protocol.money import parse_amount
-from marketplace.market import claims, orders
+from marketplace.market import bonds, claims, orders
 from marketplace.market.devices import wants_simulated
 from marketplace.market.lifecycle import advance
 from marketplace.market.placement import Fit
@@ -54,7 +54,7 @@ def match(ctx: Context, order: Order, fit: Fit) -> None:
     ctx.cancel(orders.DEADLINE, order_key(order))
     ctx.store.put(LEASES, lease)
     claims.hold(ctx, fit.devices, id)
-    escrow.add_meter(ctx, id, deployment_of(order), bid.provider, fit.rate)
+    escrow.add_meter(ctx, id, deployment_of(order), bid.provider, fit.rate, bid.terms.least_ms)
     ctx.schedule(ctx.time + ctx.parameter("activation_ms"), ACTIVATION, id)
     if bid.terms.max_duration_ms:
         ctx.schedule(ctx.time + bid.terms.max_duration_ms, TERM, id)
@@ -103,17 +103,23 @@ def go_up(ctx: Context, lease: Lease, reason: str) -> None:
 
 
 def close(ctx: Context, lease: Lease, reason: str, *, reopen: bool, detail: str = "") -> None:
-    """End a lease and pay for it; its capacity stays held until its provider releases it."""
+    """End a lease and pay for it; its capacity stays held until its provider releases it.
+
+    An owner who ends an active lease before the bid's shortest duration pays the rest of it; a provider at fault
+    loses part of its bond.
+    """
     id = lease_key(lease)
     for kind in (ACTIVATION, DOWN, TERM):
         ctx.cancel(kind, id)
-    paid = escrow.close_meter(ctx, id)
+    paid = escrow.close_meter(ctx, id, early=reason == "owner" and lease.state is LeaseState.ACTIVE)
     ended = advance(lease, LeaseState.CLOSED, closed_ms=ctx.time, detail=detail, reason=reason, since_ms=ctx.time)
     ctx.store.put(LEASES, ended)
     ctx.emit(LeaseEnded(detail=detail, lease=id, owner=lease.owner, paid=str(paid), provider=lease.provider, reason=reason))
     order = ctx.store.get(ORDERS, order_of(lease))
     assert order is not None
     orders.close_order(ctx, order, reason)
+    bonds.cut(ctx, ended, order.denomination)
+    bonds.leave(ctx, lease.provider)
     if reopen:
         # What its provider ended goes to another bid, or to this one once it is put anew.
         bid = f"{host_key(lease.provider, lease.host)}/{lease.bid_version}"

@@ -54,10 +54,11 @@ def look_at(ctx: Context, book: Book, id: str) -> int:
     """Match an order, or write down why it waits; returns how much work it was: a test of a bid counts 1."""
     order = ctx.store.get(ORDERS, id)
     assert order is not None, id
-    if escrow.purse_view(ctx.store, deployment_of(order), ctx.time).state == "dry":
+    purse = escrow.purse_view(ctx.store, deployment_of(order), ctx.time)
+    if purse.state == "dry":
         _wait(ctx, order, {}, DRY)
         return 1
-    ask = ask_of(order.group, order.denomination, order.avoid)
+    ask = ask_of(order.group, order.denomination, order.avoid, purse.free)
     best, tests = find(ctx, book, ask)
     if best is not None:
         leases.match(ctx, order, best)

@@ -9,12 +9,14 @@ from ledger.machine.store import Store, Table
 from ledger.protocol.messages import Message
 from marketplace.market import (
     bids,
+    bonds,
     deployments,
     funding,
     invariants,
     leases,
     liveness,
     matching,
+    offers,
     orders,
     registry,
     reports,
@@ -29,6 +31,8 @@ HANDLERS: Final[Mapping[type[Message], Handler]] = {
     m.RegisterHost: registry.register_host,
     m.PutBid: bids.put_bid,
     m.CancelBid: bids.cancel_bid,
+    m.PostBond: bonds.post_bond,
+    m.WithdrawBond: bonds.withdraw_bond,
     m.Heartbeat: liveness.heartbeat,
     m.ReportActive: reports.report_active,
     m.ReportDown: reports.report_down,
@@ -56,8 +60,9 @@ class Market(Plain):
     def __init__(self) -> None:
         self.book: Book | None = None
         self.kinds: Mapping[str, Callable[[Context, str], None]] = {
-            bids.COUNTS: self._counts,
-            bids.EXPIRY: bids.expire,
+            offers.COUNTS: self._counts,
+            offers.EXPIRY: bids.expire,
+            bonds.COOLED: bonds.cooled,
             orders.DEADLINE: orders.deadline,
             liveness.SILENCE: liveness.silence,
             liveness.TICK: liveness.tick,
@@ -87,6 +92,11 @@ class Market(Plain):
             funding.funded(ctx, purse)
             for order in ctx.store.find(tables.ORDERS, "open", purse):
                 self._book().look_again(tables.order_key(order))
+        elif what == "deposited":
+            for order in ctx.store.find(tables.ORDERS, "open", purse):
+                # Over a wide book not every bid was told: one with a shortest term may have lacked funds.
+                if "funds" in order.refusals or ("not_tested" in order.refusals and order.group.duration_ms):
+                    self._book().look_again(tables.order_key(order))
         elif what == "grace_over":
             funding.grace_over(ctx, purse)
 

@@ -1,4 +1,4 @@
-"""The market's parameters: name -> (default, lowest, highest). Times in ms."""
+"""The market's parameters: name -> (default, lowest, highest). Times in ms, money in micro-units of whatever a bid takes."""
 
 from types import MappingProxyType
 from typing import Final
@@ -6,6 +6,11 @@ from typing import Final
 PARAMETERS: Final = MappingProxyType(
     {
         "activation_ms": (180_000, 1_000, 86_400_000),
+        "bond_cooling_ms": (86_400_000, 0, 90 * 86_400_000),
+        "bond_cut_activation": (0, 0, 10**15),
+        "bond_cut_early": (0, 0, 10**15),
+        "bond_cut_silence": (0, 0, 10**15),
+        "bond_minimum": (0, 0, 10**15),
         "manifest_ms": (60_000, 1_000, 86_400_000),
         "match_tests_per_block": (50_000, 1, 10**9),
         "max_deployments": (1_000, 1, 10**6),

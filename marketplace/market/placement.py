@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from ledger.machine.store import Store
-from ledger.protocol.money import parse_amount
+from ledger.protocol.money import metered, parse_amount
 from marketplace.market.devices import NO_CHOICE, Choice, any_accepts, choose, kind_of, wants_simulated
 from marketplace.market.pricing import Need, PriceList, ask_per_hour, need_of, price_list
 from marketplace.market.tables import ATTESTATIONS, BIDS, DEVICES, HOSTS, LEASES, ORDERS, PROVIDERS, host_key, order_of
@@ -15,7 +15,7 @@ from marketplace.protocol.resources import RAM, SIMULATED, Device, Group
 
 TESTS: Final = (
     "gpu_model", "denomination", "silent", "not_yet", "avoided", "duration", "attributes", "signed_by", "cpu", "memory",
-    "storage", "ports", "gpu", "price",
+    "storage", "ports", "gpu", "price", "funds",
 )  # fmt: skip
 """What a bid must pass, in this order: a bid that fails is counted under the first it fails."""
 
@@ -53,6 +53,8 @@ class Ask(msgspec.Struct, frozen=True):
     """Required of the provider; the reserved ones are left out."""
     avoid: tuple[str, ...]
     denomination: str
+    funds: int | None
+    """What is free in the purse, in micro-units; None where no purse is asked."""
     group: Group
     limit: int
     need: Need
@@ -80,12 +82,13 @@ class Miss(msgspec.Struct, frozen=True):
     work: int = 1
 
 
-def ask_of(group: Group, denomination: str, avoid: tuple[str, ...] = ()) -> Ask:
+def ask_of(group: Group, denomination: str, avoid: tuple[str, ...] = (), funds: int | None = None) -> Ask:
     """The question that a group puts to the book."""
     return Ask(
         attributes={key: value for key, value in group.attributes.items() if key != SIMULATED},
         avoid=avoid,
         denomination=denomination,
+        funds=funds,
         group=group,
         limit=parse_amount(group.limit_per_hour),
         need=need_of(group),
@@ -154,6 +157,8 @@ def examine(store: Store, ask: Ask, entry: Entry, height: int | None) -> Fit | M
         return Miss(0, entry, 0, "avoided")
     if bid.terms.max_duration_ms and (bid.terms.max_duration_ms < group.duration_ms):
         return Miss(group.duration_ms, entry, bid.terms.max_duration_ms, "duration")
+    if bid.terms.least_ms > group.duration_ms:
+        return Miss(group.duration_ms, entry, bid.terms.least_ms, "duration", "least")
     for key, value in sorted(ask.attributes.items()):
         if entry.attributes.get(key) != value:
             return Miss(0, entry, 0, "attributes", f"{key}={value}")
@@ -217,6 +222,9 @@ def _priced(ask: Ask, entry: Entry) -> Fit | Miss:
         return Miss(ask.need.ram, entry, 0, "storage", RAM, work)
     if rate > ask.limit:
         return Miss(ask.limit, entry, rate, "price", work=work)
+    term = metered(rate, entry.bid.terms.least_ms)
+    if ask.funds is not None and term > ask.funds:
+        return Miss(term, entry, ask.funds, "funds", work=work)
     return Fit(chosen.devices, entry, rate, work)
 
 

@@ -24,6 +24,8 @@ class Quote(msgspec.Struct, frozen=True):
     """How many bids fit."""
     group: str
     host: str
+    least_ms: int
+    """The bid's shortest duration: who ends the lease before pays for all of it (0: it has none)."""
     models: dict[str, int]
     nearest: str
     provider: str
@@ -71,6 +73,7 @@ def _quote(store: Store, group: Group, denomination: str, now_ms: int) -> Quote:
         fitting=fitting,
         group=group.name,
         host=best.entry.bid.host if best else "",
+        least_ms=best.entry.bid.terms.least_ms if best else 0,
         models=_models(best) if best else {},
         nearest="" if best else nearest(closest, group, denomination, bids),
         provider=best.entry.bid.provider if best else "",

@@ -83,6 +83,7 @@ LEASES: Final[Table[Lease]] = Table(
         "deployment": deployment_of,
         "live": lambda r: None if r.state is LeaseState.CLOSED else deployment_of(r),
         "unclosed": lambda r: None if r.state is LeaseState.CLOSED else True,
+        "serving": lambda r: None if r.state is LeaseState.CLOSED else r.provider,
         "active": lambda r: True if r.state is LeaseState.ACTIVE else None,
         "host": lambda r: None if r.released else host_key(r.provider, r.host),
     },

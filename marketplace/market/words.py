@@ -46,6 +46,8 @@ def nearest(miss: Miss | None, group: Group, denomination: str, books: int) -> s
         return "no bid is in the book" if not books else f"no bid offers {asked_models(group)}"
     who = f"host {miss.entry.bid.host} of {miss.entry.bid.provider}"
     has, asked = miss.has, miss.asked
+    if miss.test == "duration" and miss.word == "least":
+        return f"{who} leases for at least {has} ms, {asked} ms asked: ask for that duration"
     texts = {
         "denomination": f"{who} takes {miss.word}, not {denomination}: pay in {miss.word}",
         "silent": f"{who} is silent: wait for its next heartbeat",
@@ -60,5 +62,6 @@ def nearest(miss: Miss | None, group: Group, denomination: str, books: int) -> s
         "ports": f"{who} has {has} ports free, {asked} asked: publish fewer",
         "gpu": f"{who} has {has} fitting GPUs free, {asked} asked: ask for fewer, or wait",
         "price": f"{who} fits but asks {money(has, denomination)}, limit {money(asked, denomination)}: raise the limit",
+        "funds": f"{who} fits; its shortest duration costs {asked} micro-units, {has} are free in the purse: deposit to it",
     }
     return texts[miss.test]

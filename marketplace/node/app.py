@@ -124,4 +124,4 @@ def create_app(node: Node) -> Edge:
         app.include_router(router)
     app.openapi = partial(document, app)  # type: ignore[method-assign]
     _gauges(node)
-    return Edge(Observed(app, node), node.engine, node.metrics)
+    return Edge(Observed(app, node), node.engine, node.metrics, node.notary)

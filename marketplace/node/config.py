@@ -32,10 +32,31 @@ class NodeConfig(BaseModel):
         parse_listen(value)
         return value
 
+    @field_validator("database")
+    @classmethod
+    def _check_database(cls, value: str) -> str:
+        if value and not _is_database(value):
+            # The value itself stays unsaid: it may hold a password.
+            raise ValueError("not a database; it is sqlite:////absolute/file or postgresql://user@host/name")
+        return value
+
     @property
     def url(self) -> str:
         """URL of the database."""
         return self.database or f"sqlite:///{self.home.resolve() / 'chain.db'}"
+
+
+def _is_database(url: str) -> bool:
+    import sqlalchemy as sa
+
+    try:
+        found = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        return False
+    if found.drivername == "sqlite":
+        # A relative file would be another chain wherever the node is started from.
+        return Path(found.database or "").is_absolute()
+    return found.drivername in ("postgresql", "postgres")
 
 
 def _from_file(path: Path) -> dict[str, Any]:

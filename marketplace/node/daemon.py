@@ -49,7 +49,9 @@ def fatal(error: BaseException) -> None:
 
 def _advice(error: BaseException) -> str:
     if _is_full(error):
-        return "free space where the chain is kept, then start again"
+        return "free space where the chain is kept, or mend its disk; then start again"
+    if any(kind.__name__ == "OperationalError" for kind in type(error).__mro__):  # psycopg's, which may not be installed
+        return "see that the database runs and can be reached, then start again: the ledger recovers from its log"
     return "start again: the ledger recovers from its log; tell the developers if it happens twice"
 
 

@@ -15,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ledger.engine.embedded import Engine
 from ledger.protocol.block import Receipt
 from ledger.protocol.errors import Rejected
+from marketplace.node.identity import Notary
 from marketplace.node.intake import Intake, Ticket
 from marketplace.node.metrics import Metrics
 from marketplace.node.problems import MEDIA_TYPE, Problem, of_number, of_rejected
+from marketplace.node.sealing import asks_signed, seal, seal_all
 
 TRANSACTIONS: Final = "/v1/transactions"
 BATCH: Final = "/v1/transactions/batch"
@@ -100,8 +102,9 @@ class Answer(NamedTuple):
 class Edge:
     """The ASGI application that a server runs."""
 
-    def __init__(self, inner: ASGIApp, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, inner: ASGIApp, engine: Engine, metrics: Metrics, notary: Notary | None = None) -> None:
         self.inner = inner
+        self.notary = notary
         self.engine = engine
         self.metrics = metrics
         self.intake = Intake(engine)
@@ -124,8 +127,9 @@ class Edge:
                 return
             body = await read_body(receive, scope)
             if hot:
-                raws = [body] if path == TRANSACTIONS else split(body)
-                await _send(send, self.answer(path, await self.intake.outcomes(raws)))
+                notary = self.notary if scope.get("query_string") and asks_signed(scope["query_string"]) else None
+                tickets = await self.intake.outcomes([body] if path == TRANSACTIONS else split(body))
+                await _send(send, self.answer(path, tickets) if notary is None else await self._sealed(path, tickets, notary))
             else:
                 await self.inner(scope, _replay(body, receive), send)
         except Problem as problem:
@@ -136,10 +140,10 @@ class Edge:
     def answer(self, path: str, tickets: Sequence[Ticket]) -> Answer:
         """The answer to a request whose transactions all have their outcome; counts them."""
         if path == BATCH:
-            for ticket in tickets:
-                if isinstance(ticket.outcome, TimeoutError):
-                    return _refusal(problem_of(ticket.outcome))
-            return Answer(200, _ENCODE({"results": [self._result(ticket) for ticket in tickets]}))
+            try:
+                return _results(self._each(tickets))
+            except Problem as problem:
+                return _refusal(problem)
         ticket = tickets[0]
         receipt = ticket.outcome
         if isinstance(receipt, Receipt):
@@ -148,6 +152,27 @@ class Edge:
                 self.metrics.transactions[0] += 1
                 return Answer(200, _ENCODE(receipt))
         return _refusal(self._problem(ticket))
+
+    async def _sealed(self, path: str, tickets: Sequence[Ticket], notary: Notary) -> Answer:
+        """The same with signed receipts; what may have to read a block is done off the loop."""
+        if path == BATCH:
+            outcomes = [ticket.outcome for ticket in tickets]
+            return _results(await asyncio.to_thread(seal_all, notary, outcomes, self._each(tickets)))
+        receipt = tickets[0].outcome
+        if not isinstance(receipt, Receipt):
+            return self.answer(path, tickets)
+        self.metrics.transaction_seconds.observe(time.perf_counter() - tickets[0].since)
+        self.metrics.transactions[receipt.code] += 1
+        here = notary.is_at_hand(receipt.height)
+        found = seal(notary, receipt) if here else await asyncio.to_thread(seal, notary, receipt)
+        return _refusal(found) if isinstance(found, Problem) else Answer(200, _ENCODE(found))
+
+    def _each(self, tickets: Sequence[Ticket]) -> list[Any]:
+        """What a batch says of each transaction; a Problem where the engine did not say it of all in time."""
+        for ticket in tickets:
+            if isinstance(ticket.outcome, TimeoutError):
+                raise problem_of(ticket.outcome)
+        return [self._result(ticket) for ticket in tickets]
 
     def _result(self, ticket: Ticket) -> Any:
         receipt = ticket.outcome
@@ -183,6 +208,10 @@ def split(body: bytes) -> list[bytes]:
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         fix = f"send a JSON array of 1 to {MAX_BATCH} signed transactions"
         raise Problem(400, "not a batch", str(error), fix=fix) from None
+
+
+def _results(each: list[Any]) -> Answer:
+    return Answer(200, _ENCODE({"results": each}))
 
 
 def _refusal(problem: Problem) -> Answer:

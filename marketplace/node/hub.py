@@ -100,7 +100,7 @@ def frames_of(result: BlockResult) -> list[Frame]:
         body = fields | {"height": header.height, "index": index, "time_ms": header.time_ms}
         purse = _of(fields, "purse")
         owner = _of(fields, "owner", "address") or purse.partition("/")[0]
-        provider = _of(fields, "provider") or (_of(fields, "payee") if kind == "MeterPaid" else "")
+        provider = _of(fields, "provider", "payee") or (_of(fields, "address") if kind.startswith("Bond") else "")
         text = b"id: %d:%d\nevent: %b\ndata: %b\n\n" % (header.height, index, kind.encode(), msgspec.json.encode(body))
         frames.append(Frame(index, kind, owner, provider, text))
     return frames

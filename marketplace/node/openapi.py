@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from ledger.protocol.block import Header, Receipt
 from ledger.protocol.genesis import Genesis
 from ledger.protocol.proof import Proof
+from ledger.protocol.receipts import SignedCheckpoint, SignedReceipt
 from marketplace.market.quote import Quote
 from marketplace.node.answers import PROBLEM, TEXTS, ref
 from marketplace.node.identity import version
@@ -29,7 +30,12 @@ _COUNT: Final = {"type": "integer", "minimum": 0}
 _AMOUNT: Final = {"type": "string", "pattern": "^-?[0-9]+$"}
 
 _EXTRA: Final[dict[str, Json]] = {
-    "Provider": {"hosts": {"type": "array", "items": ref("Host")}, "attestations": {"type": "array"}, "open_leases": _COUNT},
+    "Provider": {
+        "bonds": {"type": "array"},
+        "hosts": {"type": "array", "items": ref("Host")},
+        "attestations": {"type": "array"},
+        "open_leases": _COUNT,
+    },
     "Host": {"id": _TEXT},
     "Bid": {
         "id": _TEXT,
@@ -47,6 +53,7 @@ _EXTRA: Final[dict[str, Json]] = {
         "cost": _AMOUNT,
         "paid": _AMOUNT,
         "up_ms": _COUNT,
+        "least_ms": _COUNT,
         "time_ms": _COUNT,
         "dry_at_ms": {"anyOf": [_COUNT, {"type": "null"}]},
     },
@@ -65,27 +72,28 @@ def _object(properties: Json, *, required: bool = True) -> Json:
 
 def _components() -> Json:
     kinds = [records.Provider, records.Host, records.Bid, records.Order, records.Deployment, records.Lease]
-    own = [Receipt, Genesis, Proof, Quote, Header, QuoteRequest, FaucetRequest, *kinds]
+    own = [Receipt, SignedReceipt, SignedCheckpoint, Genesis, Proof, Quote, Header, QuoteRequest, FaucetRequest, *kinds]
     _, schemas = msgspec.json.schema_components(own, ref_template="#/components/schemas/{name}")
     for name, extra in _EXTRA.items():
         properties = {k: (_AMOUNT if k in MONEY else v) for k, v in schemas[name]["properties"].items()} | extra
         schemas[name] = _object(properties) | {"description": schemas[name].get("description", "")}
     header = schemas["Header"]["properties"] | {"hash": _TEXT}
-    said = _object({"chain_id": _TEXT, "hash": _TEXT, "height": _COUNT, "state_root": _TEXT, "time_ms": _COUNT})
-    signed = {"checkpoint": said, "node_key": _TEXT, "signature": _TEXT}
+    signed = schemas["SignedCheckpoint"]["properties"]
+    # Only where it was asked for.
+    schemas["Receipt"]["properties"]["signed"] = ref("SignedReceipt")
     problem = {"type": _TEXT, "title": _TEXT, "status": _COUNT, "detail": _TEXT, "code": _COUNT, "fix": _TEXT}
     return dict(schemas) | {
-        "Problem": _object(problem),
+        "Problem": {**_object(problem), "properties": problem | {"id": _TEXT, "signed": ref("SignedReceipt")}},
         "Status": _object(_STATUS),
         "Account": _object({"address": _TEXT, "balances": {"type": "object"}, "key": _TEXT, "sequence": _COUNT, "version": _COUNT,
-                            "delegations": {"type": "array"}}),
+                            "bonds": {"type": "array"}, "delegations": {"type": "array"}}),
         "Purse": _object({"id": _TEXT, "owner": _TEXT, "denomination": _TEXT, "state": _TEXT, "balance": _AMOUNT,
-                          "accrued": _AMOUNT, "free": _AMOUNT, "rate_per_hour": _AMOUNT}),
+                          "accrued": _AMOUNT, "dues": _AMOUNT, "reserve": _AMOUNT, "free": _AMOUNT, "rate_per_hour": _AMOUNT}),
         "Header": _object(header),
         "Headers": _object({"items": {"type": "array", "items": ref("Header")}, "next": {"anyOf": [_TEXT, {"type": "null"}]}}),
         "Block": _object(header | {"signed": {"type": "array"}, "receipts": {"type": "array", "items": ref("Receipt")},
                                    "begin_events": {"type": "array"}, "end_events": {"type": "array"}}),
-        "Checkpoint": _object(signed),
+        "Checkpoint": ref("SignedCheckpoint"),
         "Proved": _object(signed | {"proof": ref("Proof"), "header": ref("Header")}),
         "Quotes": _object({"quotes": {"type": "array", "items": ref("Quote")}}),
         "SignedTransaction": _object({"signature": _TEXT, "transaction": {"type": "object"}}),
@@ -109,9 +117,12 @@ def _quick() -> Json:
 
     def operation(name: str, summary: str, text: str, schema: Json, answer: Json, *statuses: int) -> Json:
         content = {"application/json": {"schema": schema}}
+        signed = "Also give each receipt signed by the node's key, as `signed`; in the problem where a block refused it"
+        query = {"name": "signed", "in": "query", "description": signed, "schema": {"type": "boolean", "default": False}}
         answers = {"200": {"description": "Durable", "content": {"application/json": {"schema": answer}}}}
         return {"post": {
             "operationId": name, "summary": summary, "description": text, "tags": ["transactions"],
+            "parameters": [query],
             "requestBody": {"required": True, "content": content}, "responses": answers | _problems(*statuses),
         }}  # fmt: skip
 
@@ -126,7 +137,7 @@ def _quick() -> Json:
         "/v1/transactions/batch": operation(
             "post_transactions", "Send up to 1,000 signed transactions",
             "Each succeeds or fails for itself; results are in the order sent.",
-            batch, _object({"results": results}), 400, 405, 408, 413, 503, 504,
+            batch, _object({"results": results}), 400, 405, 408, 413, 422, 503, 504,
         ),
     }  # fmt: skip
 

@@ -91,6 +91,11 @@ def of_status(status: int, detail: str = "") -> Problem:
     return Problem(status, HTTPStatus(status).phrase.lower(), detail, fix=fixes.get(status, ""))
 
 
+def pruned(first: int) -> Problem:
+    """404 for a block from before the snapshot that the node's log began with."""
+    return Problem(404, "pruned", f"this node's blocks begin at height {first}", fix="ask a node that has the whole chain")
+
+
 def missing(what: str, name: str, code: IntEnum | None = None) -> Problem:
     """404 for a thing that is not in the state."""
     return Problem(404, f"{what} not found", name, code=int(code or 0))

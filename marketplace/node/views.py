@@ -6,10 +6,12 @@ from typing import Any, Final
 import msgspec
 
 from ledger.machine.accounts import Account
+from ledger.machine.bonds import BONDS, Bond
 from ledger.machine.delegation import DELEGATIONS
 from ledger.machine.purse import METERS, PURSES, Purse, cost_at, horizon, purse_view, up_at
 from ledger.machine.store import Store
 from ledger.protocol.block import BlockResult, Header
+from marketplace.market import bonds
 from marketplace.market.tables import (
     ATTESTATIONS,
     HOSTS,
@@ -28,7 +30,7 @@ Json = dict[str, Any]
 MONEY: Final = frozenset(
     {
         "rate_per_hour", "hold_per_hour", "balance", "charged", "deposited", "paid", "refunded", "withdrawn", "accrued", "free",
-        "spend_per_day", "spent", "fee",
+        "spend_per_day", "spent", "fee", "dues", "reserve", "cut", "leaving", "needed", "posted", "returned",
     }
 )  # fmt: skip
 """Fields that are integers of micro-units in records and decimal strings here."""
@@ -41,7 +43,7 @@ def plain(record: msgspec.Struct) -> Json:
 
 
 def account(store: Store, record: Account) -> Json:
-    """An account with its delegations."""
+    """An account with its bonds and delegations."""
     delegations = [plain(d) for d in store.find(DELEGATIONS, "address", record.address)]
     return {
         "address": record.address,
@@ -49,13 +51,21 @@ def account(store: Store, record: Account) -> Json:
         "key": record.key,
         "sequence": record.sequence,
         "version": record.version,
+        "bonds": [bond(store, b) for b in store.find(BONDS, "address", record.address)],
         "delegations": [{k: v for k, v in d.items() if k != "address"} for d in delegations],
     }
 
 
+def bond(store: Store, record: Bond) -> Json:
+    """A bond with what the provider's bids in its denomination need now."""
+    found = {name: value for name, value in plain(record).items() if name != "address"}
+    return found | {"needed": str(bonds.needed(store, bonds.minimum_of(store), record.address, record.denomination))}
+
+
 def provider(store: Store, record: Provider) -> Json:
-    """A provider with its hosts and what auditors say of it."""
+    """A provider with its hosts, its bonds and what auditors say of it."""
     return plain(record) | {
+        "bonds": [bond(store, b) for b in store.find(BONDS, "address", record.address)],
         "hosts": [host(h) for h in store.find(HOSTS, "provider", record.address)],
         "attestations": [plain(a) for a in store.find(ATTESTATIONS, "provider", record.address)],
         "open_leases": sum(not lease.released for lease in store.find(LEASES, "provider", record.address)),
@@ -105,12 +115,19 @@ def lease(store: Store, record: Lease, now_ms: int) -> Json:
     found = plain(record) | {"id": id, "order": order_of(record), "deployment": deployment_of(record)}
     held = store.get(PURSES, deployment_of(record))
     meter = store.get(METERS, id)
-    cost = paid = up_ms = 0
+    cost = paid = up_ms = least_ms = 0
     if meter is not None and held is not None:
         until = horizon(held, now_ms)
-        cost, paid, up_ms = cost_at(meter, until), meter.paid, up_at(meter, until)
+        cost, paid, up_ms, least_ms = cost_at(meter, until), meter.paid, up_at(meter, until), meter.least_ms
     dry_at_ms = held.dry_at_ms or None if held is not None else None
-    found |= {"cost": str(cost), "paid": str(paid), "up_ms": up_ms, "dry_at_ms": dry_at_ms, "time_ms": now_ms}
+    found |= {
+        "cost": str(cost),
+        "paid": str(paid),
+        "up_ms": up_ms,
+        "least_ms": least_ms,
+        "dry_at_ms": dry_at_ms,
+        "time_ms": now_ms,
+    }
     return found
 
 

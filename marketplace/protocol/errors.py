@@ -18,6 +18,8 @@ class MarketCode(IntEnum):
     DEVICE_IN_USE = 406
     TOO_MANY = 407
     HOST_EXISTS = 408
+    BOND_TOO_SMALL = 409
+    BOND_NOT_FOUND = 410
     DEPLOYMENT_NOT_FOUND = 450
     DEPLOYMENT_EXISTS = 451
     DEPLOYMENT_CLOSED = 452
@@ -44,6 +46,8 @@ MARKET_HTTP_STATUS: Final = MappingProxyType(
         MarketCode.DEVICE_CLAIMED: 409,
         MarketCode.DEVICE_IN_USE: 409,
         MarketCode.HOST_EXISTS: 409,
+        MarketCode.BOND_TOO_SMALL: 402,
+        MarketCode.BOND_NOT_FOUND: 404,
         MarketCode.DEPLOYMENT_NOT_FOUND: 404,
         MarketCode.DEPLOYMENT_EXISTS: 409,
         MarketCode.DEPLOYMENT_CLOSED: 409,

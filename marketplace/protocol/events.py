@@ -19,7 +19,7 @@ class BidPut(Event, frozen=True, tag="BidPut"):
 
 
 class BidGone(Event, frozen=True, tag="BidGone"):
-    """A bid left the book: cancelled, expired, or its host fell silent."""
+    """A bid left the book: cancelled, expired, its provider's bond was cut below what its bids need, or its host fell silent."""
 
     host: str
     provider: str

@@ -55,6 +55,23 @@ class CancelBid(Message, frozen=True, tag="CancelBid"):
     version: Version
 
 
+class PostBond(Message, frozen=True, tag="PostBond"):
+    """Pledge the principal's money for its conduct as a provider; bids in a denomination need a bond in it."""
+
+    amount: Amount
+    denomination: Denomination
+
+
+class WithdrawBond(Message, frozen=True, tag="WithdrawBond"):
+    """Ask for `amount` of the bond, in place of what was asked before; "0" takes the asking back.
+
+    It leaves after a cooling time, once no bid and no open lease of the provider is left, and no longer counts for new bids.
+    """
+
+    amount: Amount
+    denomination: Denomination
+
+
 class Heartbeat(Message, frozen=True, tag="Heartbeat"):
     """The hosts are alive; every 60 s each."""
 
@@ -169,6 +186,8 @@ MARKET_MESSAGES: Final[tuple[type[Message], ...]] = (
     RegisterHost,
     PutBid,
     CancelBid,
+    PostBond,
+    WithdrawBond,
     Heartbeat,
     ReportActive,
     ReportDown,

@@ -76,10 +76,20 @@ class Prices(_Part, frozen=True):
 
 
 class Terms(_Part, frozen=True):
-    """Terms of a bid: what a pull longer than promised is billed at, and the longest lease (0: no end)."""
+    """Terms of a bid: what a pull longer than promised is billed at, the longest lease (0: no end), and the shortest.
+
+    A tenant who ends an active lease before the shortest duration pays for the rest of it; only a group that says that it
+    runs that long (`duration_ms`) takes such a bid. The field is left out where there is none.
+    """
 
     hold_per_hour: Amount = "0"
     max_duration_ms: Annotated[int, msgspec.Meta(ge=0, le=2**50)] = 0
+    min_duration_ms: Annotated[int, msgspec.Meta(ge=1, le=2**50)] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def least_ms(self) -> int:
+        """The shortest duration that is paid for, 0 where there is none."""
+        return 0 if self.min_duration_ms is msgspec.UNSET else self.min_duration_ms
 
 
 class GpuModel(_Part, frozen=True):
@@ -128,7 +138,8 @@ class Group(_Part, frozen=True):
 
     `limit_per_hour` is the most the whole group may cost, in micro-units. `selection` is `automatic`, or `manual`:
     the tenant takes a bid by hand. `deadline_ms` is block time after which an open order is closed (0: none).
-    `duration_ms` is how long a lease must be allowed to run (0: no promise asked).
+    `duration_ms` is how long a lease must be allowed to run (0: no promise asked), and the longest shortest term that is
+    accepted of a bid.
     """
 
     limit_per_hour: Amount

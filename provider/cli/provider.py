@@ -9,6 +9,7 @@ from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, home_path, node_option
 from ledger.cli.output import credits, emit, output_option, say
 from ledger.cli.unlock import keystore, unlock_key
+from provider.cli.earnings import bond, payout
 
 DEFAULT_DOCKER = "unix:///var/run/docker.sock"
 
@@ -23,6 +24,10 @@ def docker_option(function: "click.decorators.FC") -> "click.decorators.FC":
 @click.group()
 def provider() -> None:
     """Offer this host's GPUs and run leases on it."""
+
+
+provider.add_command(bond)
+provider.add_command(payout)
 
 
 @provider.command("start")
@@ -177,20 +182,21 @@ def leases(node: str, key_name: str, everything: bool, output: str) -> None:
 @home_option
 def release(lease: str, closing: bool, node: str, key_name: str, docker: str) -> None:
     """Say that nothing of a closed LEASE is left on this host, which frees its devices; checked against the engine."""
-    from marketplace.client import NodeClient
+    from marketplace.cli.connect import connect, send_once
     from marketplace.protocol.messages import CloseLease, Release
     from provider.runtime.docker import DockerRuntime
     from provider.runtime.port import Unknown
 
     info, seed = unlock_key(key_name)
-    with NodeClient(node) as client:
+    outbox = home_path() / "outbox" / info.name
+    with connect(node) as client:
+        sender = client.sender(seed, info.address, outbox=outbox)
         view = client.lease(lease)
         if view["state"] != "closed":
             if not closing:
                 raise CommandFailed(f"the lease is {view['state']}", Exit.CONFLICT, fix="end it first: add --close")
-            client.sender(seed, info.address).send(
-                CloseLease(generation=view["generation"], lease=lease, reason="policy", detail="ended by the operator")
-            )
+            end = CloseLease(generation=view["generation"], lease=lease, reason="policy", detail="ended by the operator")
+            send_once(client, sender, outbox, end)
             say(f"closed {lease}; the daemon removes its containers and releases it")
             return
         if view["released"]:
@@ -207,5 +213,5 @@ def release(lease: str, closing: bool, node: str, key_name: str, docker: str) ->
             raise CommandFailed(
                 "its containers, network or volumes are still here", Exit.CONFLICT, fix="let the daemon remove them"
             )
-        client.sender(seed, info.address).send(Release(clean=True, generation=view["generation"], lease=lease))
+        send_once(client, sender, outbox, Release(clean=True, generation=view["generation"], lease=lease))
     say(f"released {lease}")

@@ -5,9 +5,11 @@ No answer is `LedgerUnreachable`: nothing is known, and nothing is concluded fro
 
 import threading
 import time
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
+import structlog
 
 from ledger.protocol.errors import Rejected
 from ledger.protocol.messages import Message
@@ -17,7 +19,12 @@ from marketplace.protocol.records import LeaseState
 from marketplace.protocol.resources import ResourceUnit
 from provider.leases.model import Wanted
 
+if TYPE_CHECKING:
+    from ledger.notebook import Notebook
+
 SEND_S: Final = 60
+
+log = structlog.get_logger("provider")
 
 
 class LedgerUnreachable(Exception):
@@ -94,14 +101,20 @@ def wanted_of(view: dict[str, Any]) -> Wanted:
 
 
 class NodeLedger:
-    """The ledger over a node's REST interface; safe from any thread. `clock_offset_ms` is the last known one, of a journal."""
+    """The ledger over a node's REST interface; safe from any thread.
 
-    def __init__(self, url: str, seed: bytes, provider: str, host: str, *, clock_offset_ms: int = 0) -> None:
+    `clock_offset_ms` is the last known one, of a journal; `outbox` keeps what is sent until its result is known.
+    """
+
+    def __init__(
+        self, url: str, seed: bytes, provider: str, host: str, *, clock_offset_ms: int = 0, outbox: Path | None = None
+    ) -> None:
         self.chain_id = ""
         self.provider = provider
         self.host = host
         self.url = url
         self._seed = seed
+        self._outbox = outbox
         self._local = threading.local()
         self._clients: list[NodeClient] = []
         self._lock = threading.Lock()
@@ -194,8 +207,39 @@ class NodeLedger:
 
         with self._sending:
             try:
-                self.client().sender(self._seed, self.provider).send(*messages, timeout_s=SEND_S)
+                self.client().sender(self._seed, self.provider, outbox=self._outbox).send(*messages, timeout_s=SEND_S)
             except Rejected:
                 raise
             except (NoAnswer, Unreachable, ApiError) as error:
                 raise LedgerUnreachable(str(error)) from None
+
+    def keep_checkpoint(self, notebook: "Notebook") -> None:
+        """Keep what the node signs about its newest block: it convicts a node that shows another history later.
+
+        Rejected where it is not signed, NodeKeyChanged where by another key than at the first meeting; NotebookError.
+        """
+        from ledger.notebook import statement_in
+
+        try:
+            found = self.client().checkpoint()
+        except (Unreachable, ApiError) as error:
+            raise LedgerUnreachable(str(error)) from None
+        statement = statement_in(found)
+        notebook.meet(self.url, statement.said.chain_id, statement.node_key)
+        if statement.said.height:
+            notebook.keep(statement)
+
+    def settle(self) -> None:
+        """Send again what an earlier process, or a silence, left without a known result; what is unknown still stays."""
+        from ledger.client import Outbox, settle
+
+        if self._outbox is None:
+            return
+        with self._sending:
+            try:
+                found = settle(self.client(), Outbox(self._outbox), timeout_s=0)
+            except (Unreachable, ApiError) as error:
+                raise LedgerUnreachable(str(error)) from None
+        for left in found:
+            result = "applied" if left.receipt is not None else str(left.refusal or "not known yet")
+            log.info("a transaction was left without a result", id=left.envelope.id, result=result)

@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from ledger.client import Unreachable as NoAnswer
 from marketplace.client import NodeClient
 from tenant.api.problems import Problem, of_error
 from tenant.api.store import Asked, Store
@@ -67,6 +68,8 @@ class Worker:
                     self._store.forget(dseq)
                 elif asked.idempotency_key is None:
                     # Nobody can ask for it again, so nothing more is to come of it.
+                    if isinstance(error, NoAnswer):
+                        self._flow.abandon(error.raw)
                     self._store.move(dseq, "failed", f"the node did not answer: {error}")
                 raise
 

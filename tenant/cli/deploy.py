@@ -9,7 +9,7 @@ import click
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, node_option
 from ledger.cli.output import columns, credits, emit, output_option, say
-from tenant.cli.lookup import deployer
+from tenant.cli.lookup import sending_deployer
 from tenant.cli.sdl import load
 
 if TYPE_CHECKING:
@@ -112,15 +112,15 @@ def deploy(
 ) -> None:
     """Deploy FILE (- is standard input), an Akash SDL: order, match, lease, manifest, running containers."""
     from marketplace.cli.amounts import micro_of
-    from marketplace.client import NodeClient
+    from marketplace.cli.connect import connect
     from tenant.deploy.failure import NoMatch
 
     amount = None if deposit is None else micro_of(deposit)
     sdl = load(file, strict=strict)
-    with NodeClient(node) as client:
-        flow = deployer(client, key_name)
+    with connect(node) as client:
+        flow = sending_deployer(client, key_name)
         plan = flow.plan(sdl, deposit=amount, ignore_auditors=ignore_auditors)
-        client.status()  # a node that is away is said before anything is signed
+        client.chain()  # a node that is away, or has another key, is said before anything is signed
         data: dict[str, Any] = {"deployment": f"{plan.owner}/{plan.dseq}", "dseq": plan.dseq, "leases": []}
         with _remembered(plan.dseq):
             flow.create(plan)

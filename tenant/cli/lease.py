@@ -9,7 +9,7 @@ from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, node_option
 from ledger.cli.output import credits, describe, emit, output_option
 from tenant.cli.deploy import addresses, describe_leases, run
-from tenant.cli.lookup import deployer, find_lease, owner_of
+from tenant.cli.lookup import deployer, find_lease, owner_of, sending_deployer
 
 
 @click.group()
@@ -210,12 +210,12 @@ def _ended(code: int | None) -> Exception:
 @output_option
 def manifest(dseq: int, file: str | None, timeout_s: float, key_name: str, node: str, output: str) -> None:
     """Send the manifest of deployment DSEQ again, and wait until it runs."""
-    from marketplace.client import NodeClient
+    from marketplace.cli.connect import connect
     from tenant.cli.sdl import load
 
     given = None if file is None else load(file).manifest
-    with NodeClient(node) as client:
-        found = run(deployer(client, key_name), dseq, timeout_s, manifest=given)
+    with connect(node) as client:
+        found = run(sending_deployer(client, key_name), dseq, timeout_s, manifest=given)
     emit(output, found, text=describe_leases(found), names=[item["id"] for item in found])
 
 
@@ -231,10 +231,10 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
 
     Closing the last lease of a deployment closes the deployment.
     """
-    from marketplace.client import NodeClient
+    from marketplace.cli.connect import connect
 
-    with NodeClient(node) as client:
-        flow = deployer(client, key_name)
+    with connect(node) as client:
+        flow = sending_deployer(client, key_name)
         dseq, gseq = _named(id, flow.owner)
         found = client.deployment(flow.owner, dseq)
         if gseq is not None:

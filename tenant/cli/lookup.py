@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import home_path
 from ledger.cli.unlock import keystore, unlock_key
+from marketplace.cli.connect import settle_left
 
 if TYPE_CHECKING:
     from marketplace.client import NodeClient
@@ -15,8 +16,15 @@ def deployer(client: "NodeClient", key_name: str) -> "Deployer":
     """What carries out a tenant's commands, with the key unlocked."""
     from tenant.deploy.flow import Deployer
 
-    _, seed = unlock_key(key_name)
-    return Deployer(client, seed, home_path() / "tenant")
+    info, seed = unlock_key(key_name)
+    return Deployer(client, seed, home_path() / "tenant", principal=info.address)
+
+
+def sending_deployer(client: "NodeClient", key_name: str) -> "Deployer":
+    """The same for commands that send: first it settles what an earlier one sent without learning its result."""
+    flow = deployer(client, key_name)
+    settle_left(client, flow.outbox)
+    return flow
 
 
 def owner_of(key_name: str) -> str:

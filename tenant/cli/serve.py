@@ -23,5 +23,5 @@ def serve(listen: str, insecure_listen: bool, key_name: str, node: str) -> None:
     """Serve the key's account on loopback, with a bearer key that is made at the first start."""
     from tenant.api.server import serve as run
 
-    _, seed = unlock_key(key_name)
-    run(listen, node, seed, home_path() / "tenant", open_to_others=insecure_listen)
+    info, seed = unlock_key(key_name)
+    run(listen, node, seed, home_path() / "tenant", principal=info.address, open_to_others=insecure_listen)

@@ -40,7 +40,8 @@ class Deployer:
     def __init__(self, node: NodeClient, seed: bytes, home: Path, *, principal: str | None = None) -> None:
         self.node = node
         self._seed = seed
-        self._sender = node.sender(seed, principal=principal, outbox=home / "outbox")
+        self.outbox = home / "outbox"
+        self._sender = node.sender(seed, principal=principal, outbox=self.outbox)
         self.owner = self._sender.principal
         self.shelf = Shelf(home / "deployments")
 
@@ -74,6 +75,10 @@ class Deployer:
     def _is_mine(self, plan: Plan) -> bool:
         found = self.node.deployment(plan.owner, plan.dseq)
         return bool(found["hash"] == plan.hash)
+
+    def abandon(self, raw: bytes) -> None:
+        """Never send these bytes again, of which no result is known; they may have been applied all the same."""
+        self._sender.abandon(raw)
 
     def _send(self, *messages: Message) -> Receipt:
         return self._sender.send(*messages)

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from tests.crash.child import COUNT
-from tests.crash.harness import CALLS, calls_made, injected, killed, limited, why_no_injection
+from tests.crash.harness import (
+    CALLS,
+    calls_by_thread,
+    calls_made,
+    injected,
+    injected_in_main,
+    injected_in_writer,
+    killed,
+    limited,
+    why_no_injection,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -55,8 +65,26 @@ def test_killed_under_load(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     """Where files cannot grow the engine ends, and goes on where it was once they can."""
     ends = set()
-    for size in (30_000, 120_000, 190_000):
+    for size in (30_000, 190_000, 400_000):
         folder = tmp_path / str(size)
         folder.mkdir()
         ends.add(limited(folder, size).status)
     assert 0 not in ends
+
+
+def test_killed_at_calls_of_one_thread(tmp_path: Path, made: dict[str, int]) -> None:
+    """Of a thousand transactions: killed as the writer writes or syncs, at its first calls too, and as the chain is closed."""
+    assert made
+    main, writer = calls_by_thread(_folder(tmp_path, "calls"), 1000)
+    assert writer["fdatasync"] > 50
+    chance = random.Random("one thread")
+    for call, when in (("pwrite64", 1), ("pwrite64", chance.randint(2, 500)), ("fdatasync", chance.randint(1, 40))):
+        assert injected_in_writer(_folder(tmp_path, f"writer {call} {when}"), call, "signal=KILL", when, 1000).status != 0
+    when = main["pwrite64"] * 3 // 4
+    assert injected_in_main(_folder(tmp_path, "main"), "pwrite64", "signal=KILL", when, 1000).status != 0
+
+
+def _folder(parent: Path, name: str) -> Path:
+    path = parent / name
+    path.mkdir()
+    return path

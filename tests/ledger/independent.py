@@ -2,7 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def h(*parts: bytes) -> bytes:
@@ -88,3 +92,16 @@ def verify(proof: dict[str, object], root: str) -> bool:
         return False
     ends = b"".join(item["minute"].to_bytes(8, "big") + bytes.fromhex(item["root"]) for item in minutes)
     return h(b"\x04", digest, ends).hex() == root
+
+
+def signed(statement: Mapping[str, Any]) -> bool:
+    """True where a signed receipt or checkpoint in its JSON form is signed by the key that it names."""
+    kind = "receipt" if "receipt" in statement else "checkpoint"
+    said = canonical(statement[kind])
+    content = h(f"gpubid/{kind}/v1".encode(), b"\0", len(said).to_bytes(8, "big"), said)
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(statement["node_key"]))
+        key.verify(bytes.fromhex(statement["signature"]), content)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

@@ -1,6 +1,7 @@
 """Keys in files are sealed, checked, and never lost."""
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,24 @@ def test_slip10_vectors() -> None:
     assert slip10(seed, ()).hex() == "2b4be7f19ee27bbf30c667b642d5f4aa69fd169872f8fc3059c08ebae2eb19e7"
     assert slip10(seed, (0,)).hex() == "68e0fe46dfb67e368c75379acec591dad19df3cde26e63b93a8e704f1dade7a3"
     assert slip10(seed, (0, 1)).hex() == "b1d0bad404bf35da785a64ca1ac54b2617211d2777696fbffaf208f746ae84f2"
+
+
+def test_a_key_can_act_for_another_account(store: Keystore) -> None:
+    """What it acts for is sealed with the key, survives a new passphrase, and is found where it was changed by hand."""
+    store.add("alice", seed=SEED, passphrase="p")
+    other = keys.address_of(keys.public_key(b"\x09" * 32))
+    assert store.act_for("alice", "p", other).address == other
+    store.replace_passphrase("alice", SEED, "q")
+    assert store.info("alice").address == other
+    assert store.unlock("alice", "q") == SEED
+    path = store.folder / "alice.json"
+    path.write_text(path.read_text().replace(other, keys.address_of(keys.public_key(SEED))))
+    with pytest.raises(KeystoreError):
+        store.unlock("alice", "q")
+
+
+def test_an_open_key_leaves_no_core_file(store: Keystore) -> None:
+    """A process that has opened a key writes no core file, which would hold the seed."""
+    store.add("alice", seed=SEED, passphrase=None)
+    store.unlock("alice", None)
+    assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0

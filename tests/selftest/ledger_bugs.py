@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.machine import accounts, admission, delegation, escrow, purse, remembered, snapshot, tree
+from ledger.machine import accounts, admission, bonds, crowding, delegation, escrow, held, purse, remembered, snapshot, tree
 from ledger.machine.context import Context
 from ledger.machine.store import Store
 from ledger.protocol import keys, proof, transaction
@@ -251,12 +251,81 @@ def settle_counts_from_now(patch: Patch) -> None:
     patch.setattr(escrow, "settle", settle)
 
 
+def refund_to_the_owner(patch: Patch) -> None:
+    """Earnings that come back go to the purse's owner, whoever paid them."""
+    real = escrow.split
+
+    def wrong(parts: Any, amount: int) -> Any:
+        kept, last = real(parts, amount)
+        return kept, ((last[0][0], amount),) if last else ()
+
+    patch.setattr(escrow, "split", wrong)
+
+
+def held_is_paid_too(patch: Patch) -> None:
+    """What is held back is paid to the payee as well: money from nowhere."""
+    patch.setattr(escrow, "put_aside", lambda *given: held.put_aside(*given) and 0)
+
+
+def term_withdrawn(patch: Patch) -> None:
+    """What a shortest term will cost can be withdrawn."""
+    patch.setattr(escrow, "dues_at", lambda purse, meters, now_ms: 0)
+
+
+def bond_below_zero(patch: Patch) -> None:
+    """A cut takes more than the bond holds."""
+    # The module's own `min` hides the builtin one.
+    patch.setattr(bonds, "min", lambda *given: given[0], raising=False)
+
+
+def bonds_outside_the_supply(patch: Patch) -> None:
+    """A cut is given to the network and not taken from the bond."""
+    real = bonds.cut
+
+    def wrong(ctx: Context, address: str, denomination: str, *rest: Any) -> int:
+        before = ctx.store.get(bonds.BONDS, f"{address}/{denomination}")
+        taken = real(ctx, address, denomination, *rest)
+        if before is not None:
+            ctx.store.put(bonds.BONDS, before)
+        return taken
+
+    patch.setattr(bonds, "cut", wrong)
+
+
+def buckets_without_end(patch: Patch) -> None:
+    """Whoever grinds keys fills one bucket of the tree."""
+    patch.setattr(crowding.Crowding, "admit", lambda self, made, most: None)
+
+
+def block_not_counted(patch: Patch) -> None:
+    """Records of the same block are not counted: a block of a thousand stuffs a bucket at once."""
+    real = crowding.Crowding.admit
+
+    def wrong(self: Any, made: Any, most: int) -> None:
+        self._made.clear()
+        real(self, made, most)
+
+    patch.setattr(crowding.Crowding, "admit", wrong)
+
+
+def held_without_its_time(patch: Patch) -> None:
+    """Earnings that wait are paid out when they are held, not at their time."""
+    real = escrow.hold_back
+
+    def wrong(ctx: Context, meter_id: str, amount: int, until_ms: int) -> None:
+        real(ctx, meter_id, amount, ctx.time)
+
+    patch.setattr(escrow, "hold_back", wrong)
+
+
 def bug(plant: Callable[[Patch], None], *caught_by: str) -> Bug:
     """A bug whose docstring says what it is."""
     return Bug(plant=plant, caught_by=caught_by, why=(plant.__doc__ or "").strip())
 
 
 ESCROW = f"{MACHINE}/test_escrow.py"
+HELD = f"{MACHINE}/test_held.py"
+BONDS = "tests/marketplace/market/test_bonds.py"
 TRANSACTIONS, ROOTS, STORE = f"{MACHINE}/test_transactions.py", f"{MACHINE}/test_roots.py", f"{MACHINE}/test_store.py"
 BUGS: dict[str, Bug] = {
     "refund-off-by-one": bug(refund_off_by_one, f"{ESCROW}::test_refunds_go_back_in_deposit_order"),
@@ -268,6 +337,16 @@ BUGS: dict[str, Bug] = {
     "newest-deposit-first": bug(newest_deposit_first, f"{ESCROW}::test_refunds_go_back_in_deposit_order"),
     "fee-rounded-each-time": bug(fee_rounded_each_time, f"{ESCROW}::test_take_rate_is_a_closed_form"),
     "settle-counts-from-now": bug(settle_counts_from_now, f"{ESCROW}::test_settling_every_millisecond_loses_nothing"),
+    "refund-to-the-owner": bug(refund_to_the_owner, f"{HELD}::test_what_is_held_outlives_its_purse"),
+    "held-is-paid-too": bug(held_is_paid_too, f"{HELD}::test_a_slice_waits_and_goes_back"),
+    "held-without-its-time": bug(held_without_its_time, f"{HELD}::test_what_is_held_outlives_its_purse"),
+    "term-withdrawn": bug(term_withdrawn, f"{HELD}::test_the_shortest_term_is_owed"),
+    "bond-below-zero": bug(bond_below_zero, f"{BONDS}::test_a_cut_counts_the_gpus_and_takes_no_more_than_there_is"),
+    "bonds-outside-the-supply": bug(bonds_outside_the_supply, f"{BONDS}::test_what_each_end_costs_the_provider"),
+    "buckets-without-end": bug(buckets_without_end, f"{MACHINE}/test_crowding.py"),
+    "block-not-counted": bug(
+        block_not_counted, f"{MACHINE}/test_crowding.py::test_the_cap_holds_within_a_block_and_a_transaction"
+    ),
     "sequence-at-least": bug(sequence_at_least, f"{TRANSACTIONS}::test_offline_sequence"),
     "id-includes-signature": bug(id_includes_signature, f"{PROTOCOL}/test_transaction.py::test_the_good_one_is_taken"),
     "refusals-forgotten": bug(refusals_forgotten, f"{TRANSACTIONS}::test_a_repeat_is_refused_and_the_first_result_is_known"),

@@ -3,7 +3,7 @@
 import pytest
 
 from ledger.machine import escrow
-from marketplace.market import book, claims, devices, leases, liveness, matching, orders, placement, pricing, reports
+from marketplace.market import bonds, book, claims, devices, leases, liveness, matching, orders, placement, pricing, reports
 from marketplace.market.devices import Choice
 from marketplace.market.placement import Free
 from tests.selftest.bug import Bug
@@ -11,6 +11,7 @@ from tests.selftest.bug import Bug
 LEASES = "tests/marketplace/market/test_leases.py::"
 MATCHING = "tests/marketplace/market/test_matching.py::"
 PRICING = "tests/marketplace/market/test_pricing.py::"
+BONDS = "tests/marketplace/market/test_bonds.py::"
 CODES = "tests/marketplace/market/test_codes.py::"
 
 
@@ -183,6 +184,27 @@ def squatted_device(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(claims, "check", lambda ctx, host, offer: None)
 
 
+def bond_of_the_first_host(patch: pytest.MonkeyPatch) -> None:
+    """A bond is counted once for all hosts of a provider."""
+    patch.setattr(bonds, "needed", lambda store, minimum, provider, denomination, besides="": 0)
+
+
+def bond_leaves_under_leases(patch: pytest.MonkeyPatch) -> None:
+    """A bond leaves after the cooling time, whatever stands on it."""
+    patch.setattr(bonds, "stands", lambda store, provider: False)
+
+
+def policy_is_cut(patch: pytest.MonkeyPatch) -> None:
+    """A provider that refuses a workload by its policy loses bond."""
+    patch.setattr(bonds, "CUTS", {**bonds.CUTS, "policy": "bond_cut_early"})
+
+
+def term_owed_after_a_fault(patch: pytest.MonkeyPatch) -> None:
+    """A tenant pays the rest of a term that the provider did not give."""
+    real = escrow.close_meter
+    patch.setattr(escrow, "close_meter", lambda ctx, id, *, early=False: real(ctx, id, early=True))
+
+
 BUGS: dict[str, Bug] = {
     "market-double-sold-device": Bug(
         double_sold_device, (LEASES + "test_capacity_is_free_only_after_release",), "a device is leased twice"
@@ -238,6 +260,20 @@ BUGS: dict[str, Bug] = {
     ),
     "market-unclean-release-frees": Bug(
         unclean_release_frees, (LEASES + "test_unclean_release_cordons_the_devices",), "a tenant meets the last one's memory"
+    ),
+    "market-bond-of-the-first-host": Bug(
+        bond_of_the_first_host,
+        (BONDS + "test_a_bid_needs_a_bond_for_each_gpu_of_the_provider",),
+        "one bond backs a thousand GPUs",
+    ),
+    "market-bond-leaves-under-leases": Bug(
+        bond_leaves_under_leases, (BONDS + "test_a_bond_waits_for_the_last_bid_and_lease",), "nothing is left to cut"
+    ),
+    "market-policy-is-cut": Bug(
+        policy_is_cut, (BONDS + "test_what_each_end_costs_the_provider",), "refusing a workload costs money"
+    ),
+    "market-term-owed-after-a-fault": Bug(
+        term_owed_after_a_fault, (BONDS + "test_nothing_is_owed_for_what_the_provider_does_not_give",), "a fault pays"
     ),
     "market-squatted-device": Bug(
         squatted_device, (CODES + "test_two_hosts_do_not_offer_one_device",), "one GPU is on offer twice"

@@ -7,13 +7,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ledger.machine import escrow
+import msgspec
+
+from ledger.machine import bonds, escrow
 from ledger.machine.accounts import NETWORK_ACCOUNT
 from ledger.machine.machine import Machine
 from ledger.protocol import keys
+from ledger.protocol.block import Header, Receipt
 from ledger.protocol.encoding import encode
-from ledger.protocol.messages import Delegate, Deposit, SetParameter, Transfer
+from ledger.protocol.genesis import Genesis
+from ledger.protocol.messages import Delegate, Deposit, SetParameter, Settle, Transfer
+from ledger.protocol.receipts import sign_checkpoint, sign_receipt, statement_bytes
 from ledger.protocol.transaction import rotation_bytes
+from marketplace.market.module import Market
 from tests.ledger import independent
 from tests.ledger.machine.chain import ADA, BOB, CAT, CHAIN, CREDIT, GOVERNOR, START, Chain, User, genesis
 
@@ -80,11 +86,53 @@ def blocks() -> dict[str, Any]:
     }
 
 
+def pledges() -> dict[str, Any]:
+    """Records of bonds, of earnings held back and of a meter with a shortest term, and the root over all of the state."""
+    chain = Chain(parameters={"backdate_ms": 0})
+    chain.act(
+        lambda ctx: bonds.post(ctx, BOB.address, CREDIT, 900),
+        lambda ctx: bonds.ask_back(ctx, BOB.address, CREDIT, 400, START + 10**6),
+        lambda ctx: bonds.cut(ctx, BOB.address, CREDIT, 50, NETWORK_ACCOUNT, "a/1/m"),
+        lambda ctx: escrow.open_purse(ctx, "a/1", ADA.address, CREDIT, 10**6),
+        lambda ctx: escrow.add_meter(ctx, "a/1/m", "a/1", BOB.address, 7_200_000, 5_000),
+        lambda ctx: escrow.start_meter(ctx, "a/1/m"),
+        lambda ctx: escrow.hold_back(ctx, "a/1/m", 1_000, START + 10**6),
+    )
+    chain.block(chain.sign(BOB, Settle(purse="a/1"), valid_until=START + 60_000), at=START + 3_000)
+    chain.act(lambda ctx: escrow.refund_held(ctx, "a/1/m", 300))
+    machine = chain.machine
+    names = (f"bond/{BOB.address}/{CREDIT}", "held/a/1/m", "meter/a/1/m", "purse/a/1")
+    return {"head": json.loads(encode(machine.head)), "records": {name: machine.prove(name).value for name in names}}
+
+
 def proofs() -> list[dict[str, Any]]:
     """Proofs of presence and absence under the head's root."""
     machine = history().machine
     names = [f"account/{ADA.address}", "purse/a/1", "chain/chain", "account/nobody", "purse/a/2"]
     return [{"root": machine.head.state_root, "proof": json.loads(encode(machine.prove(name)))} for name in names]
+
+
+def log() -> dict[str, Any]:
+    """The blocks of a market from before there were bonds, as they were stored, with the hash and root that they lead to."""
+    stored = json.loads((FOLDER / "log.json").read_text())
+    machine = Machine(msgspec.convert(stored["genesis"], Genesis), [Market()])
+    for time_ms, raws in stored["blocks"]:
+        machine.apply_block(time_ms, [machine.codec.decode(raw.encode()) for raw in raws])
+    machine.invariants()
+    return stored | {"head": machine.head.hash, "root": machine.head.state_root}
+
+
+def receipts() -> list[dict[str, Any]]:
+    """What a node with CAT's key signs about a made-up block: two receipts and a checkpoint."""
+    names = ("parent", "results", "state_root", "transactions")
+    hashes = {name: digit * 64 for name, digit in zip(names, "1234", strict=True)}
+    header = Header(chain_id=CHAIN, height=7, protocol=1, time_ms=START, **hashes)
+    found = (Receipt(id="a" * 64, height=7, index=0, code=0), Receipt(id="b" * 64, height=7, index=1, code=200))
+    statements = [
+        *(sign_receipt(receipt, header, CAT.seed, CAT.key) for receipt in found),
+        sign_checkpoint(header, CAT.seed, CAT.key),
+    ]
+    return [{"signs": statement_bytes(s.said).hex(), "statement": json.loads(encode(s))} for s in statements]
 
 
 def vectors() -> dict[str, Any]:
@@ -98,6 +146,9 @@ def vectors() -> dict[str, Any]:
         "transactions": transactions(),
         "state": blocks(),
         "proofs": proofs(),
+        "pledges": pledges(),
+        "log": log(),
+        "receipts": receipts(),
     }
 
 

@@ -8,15 +8,17 @@ import msgspec
 import pytest
 
 from ledger.protocol import keys
+from ledger.protocol.encoding import encode
 from ledger.protocol.genesis import Genesis
 from ledger.protocol.messages import LEDGER_MESSAGES
 from ledger.protocol.proof import Proof, verify
+from ledger.protocol.receipts import decode_statement, is_signed
 from ledger.protocol.transaction import Codec
 from tests.ledger import independent
 from tests.vectors.generate import vectors
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ["accounts", "transactions", "state", "proofs"]
+NAMES = ["accounts", "transactions", "state", "proofs", "pledges", "log", "receipts"]
 
 
 def golden(name: str) -> Any:
@@ -59,3 +61,13 @@ def test_stored_proofs_hold() -> None:
         assert independent.verify(item["proof"], item["root"])
         assert verify(msgspec.convert(item["proof"], Proof), item["root"])
         assert not independent.verify(item["proof"], "00" * 32)
+
+
+def test_stored_receipts_are_signed() -> None:
+    """Both verifiers take each stored statement, and none that says something else."""
+    for item in golden("receipts"):
+        assert independent.signed(item["statement"])
+        assert is_signed(decode_statement(encode(item["statement"])))
+        kind = "receipt" if "receipt" in item["statement"] else "checkpoint"
+        other = item["statement"] | {kind: item["statement"][kind] | {"height": 8}}
+        assert not independent.signed(other)

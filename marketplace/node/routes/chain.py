@@ -6,20 +6,20 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path as FilePath
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
+import msgspec
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response, StreamingResponse
 
-from ledger.protocol.block import Header
-from ledger.protocol.encoding import digest, encode
-from ledger.protocol.keys import sign
+from ledger.protocol.encoding import encode
 from marketplace.node import views
 from marketplace.node.answers import documented, json, ref
-from marketplace.node.composition import Node, Serving
+from marketplace.node.composition import Serving
 from marketplace.node.identity import version
 from marketplace.node.paging import MAX_PAGE, answer
-from marketplace.node.problems import Problem, missing
+from marketplace.node.problems import Problem, missing, pruned
+from marketplace.node.sealing import Signed, sealed
 
 router = APIRouter(tags=["chain"])
 
@@ -27,19 +27,6 @@ _CHUNK = 256 * 1024
 _exporting = threading.Lock()
 
 Height = Annotated[int, Path(ge=0, le=2**53 - 1, description="Height of a block, from 1")]
-
-
-def checkpoint_of(node: Node, head: Header) -> dict[str, Any]:
-    """A header's essence, signed by the node's key over a domain-tagged hash of its canonical bytes."""
-    said = {
-        "chain_id": head.chain_id,
-        "hash": head.hash,
-        "height": head.height,
-        "state_root": head.state_root,
-        "time_ms": head.time_ms,
-    }
-    signature = sign(node.key_seed, digest("checkpoint/v1", encode(said)))
-    return {"checkpoint": said, "node_key": node.key_hex, "signature": signature.hex()}
 
 
 @router.get("/v1/status", responses=documented(ref("Status")))
@@ -76,12 +63,12 @@ def parameters(node: Serving) -> Response:
 
 
 @router.get("/v1/transactions/{id}", responses=documented(ref("Receipt"), 404))
-def transaction(node: Serving, id: Annotated[str, Path(max_length=64)]) -> Response:
-    """The receipt of a transaction of any age; its `code` is 0 where it was applied."""
+def transaction(node: Serving, id: Annotated[str, Path(max_length=64)], signed: Signed = False) -> Response:
+    """The receipt of a transaction of any age; its `code` is 0 where it was applied. Signed by the node where that is asked."""
     receipt = node.engine.receipt(id) if re.fullmatch(r"[0-9a-f]{64}", id) else None
     if receipt is None:
         raise missing("transaction", id)
-    return json(receipt)
+    return json(sealed(node.notary, receipt) if signed else receipt)
 
 
 @router.get("/v1/blocks", responses=documented(ref("Headers")))
@@ -103,7 +90,7 @@ def block(node: Serving, height: Height) -> Response:
     """A block with its signed transactions, receipts and events."""
     found = node.engine.block(height) if height else None
     if found is None:
-        raise missing("block", str(height))
+        raise pruned(node.engine.first_height) if 0 < height < node.engine.first_height else missing("block", str(height))
     return json(views.block(list(found.raws), found.result))
 
 
@@ -113,13 +100,13 @@ def proof(node: Serving, table: Annotated[str, Path(max_length=64)], key: Annota
     with node.engine.read() as machine:
         made = machine.prove(f"{table}/{key}")
         head = machine.head
-    return json({"proof": made, "header": views.header(head)} | checkpoint_of(node, head))
+    return json({"proof": made, "header": views.header(head)} | msgspec.structs.asdict(node.notary.checkpoint(head)))
 
 
 @router.get("/v1/checkpoint", responses=documented(ref("Checkpoint")))
 async def checkpoint(node: Serving) -> Response:
     """The newest block, signed by the node: two that differ at one height prove that it lied."""
-    return json(checkpoint_of(node, node.engine.head))
+    return json(node.notary.checkpoint(node.engine.head))
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -132,12 +119,14 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     "/v1/export",
     responses={
         200: {"description": "The chain, as `gpubid ledger verify` takes it", "content": {"application/octet-stream": {}}},
-        **{k: v for k, v in documented({}, 429).items() if k != 200},
+        **{k: v for k, v in documented({}, 404, 429).items() if k != 200},
     },
     response_class=StreamingResponse,
 )
 def export(node: Serving) -> StreamingResponse:
     """The genesis and all blocks, to replay and verify elsewhere. One is made at a time."""
+    if node.engine.first_height > 1:
+        raise pruned(node.engine.first_height)
     if not _exporting.acquire(blocking=False):
         raise Problem(429, "an export is being made", fix="try again in a few seconds", retry_after_s=5)
     try:

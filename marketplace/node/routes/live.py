@@ -20,7 +20,8 @@ from marketplace.node.edge import problem_of
 from marketplace.node.hub import Filter, parse_place
 from marketplace.node.identity import version as installed
 from marketplace.node.intake import RESULT_S
-from marketplace.node.problems import Problem, missing, of_number, of_rejected
+from marketplace.node.problems import Problem, missing, of_number, of_rejected, pruned
+from marketplace.node.sealing import Signed, seal
 
 router = APIRouter(tags=["node"])
 _log = structlog.get_logger("gpubid.node")
@@ -34,6 +35,7 @@ MIN_FREE_BYTES: Final = 64 * 2**20
 
 _STREAM: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    404: {"description": TEXTS[404], "content": PROBLEM},
     422: {"description": TEXTS[422], "content": PROBLEM},
     503: {"description": TEXTS[503], "content": PROBLEM},
 }
@@ -80,6 +82,9 @@ async def events(
     last id (`Last-Event-ID`, or `since`) misses none. A comment is sent when there was nothing for 15 s."""
     text = last_event_id or since
     place = parse_place(text) if text else None
+    oldest = node.engine.first_height
+    if place is not None and oldest > 1 and place.height + (place.index >= 2**31) < oldest:
+        raise pruned(oldest)
     kinds = frozenset(k for k in (kind or "").split(",") if k)
     wanted = Filter(owner or "", provider or "", kinds)
     reading = node.hub.read(place, wanted, KEEP_ALIVE_S)
@@ -98,7 +103,7 @@ class FaucetRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @router.post(
     "/v1/faucet", responses=documented(ref("Receipt"), 400, 404, 408, 413, 429, 503), openapi_extra=body("FaucetRequest")
 )
-def faucet(node: Serving, raw: RawBody) -> Response:
+def faucet(node: Serving, raw: RawBody, signed: Signed = False) -> Response:
     """Money for tests, on development chains only."""
     if node.faucet is None:
         raise missing("faucet", "this is no development chain, or another node keeps its faucet")
@@ -114,6 +119,11 @@ def faucet(node: Serving, raw: RawBody) -> Response:
         raise
     except Exception as error:
         raise problem_of(error) from None
+    if signed:
+        found = seal(node.notary, receipt)
+        if isinstance(found, Problem):
+            raise found
+        return json(found)
     if receipt.code:
         raise of_number(receipt.code, receipt.detail, receipt.id)
     return json(receipt)

@@ -252,3 +252,25 @@ def test_the_rate_limit_is_no_last_word(url: str, opened: Opened) -> None:
     clock.now += 1_000
     assert outcome(engine.submit(raws[2])) == 0
     assert balance_of(engine, BOB) == 10**12 + 3
+
+
+def test_an_offline_transaction_that_came_too_early_gets_its_last_result(url: str, opened: Opened) -> None:
+    """One sent before its turn is refused; sent again in its turn it is applied, and that is its result from then on."""
+    engine = opened(url)
+    one, two = (transfer(engine, amount, nonce="", sequence=amount, valid_until=0) for amount in (1, 2))
+    assert _code(engine, two) == Code.BAD_SEQUENCE
+    assert [_code(engine, raw) for raw in (one, two, one, two)] == [0, 0, 0, 0]
+    engine.close()
+    again = opened(url, genesis=None)
+    assert [_code(again, raw) for raw in (one, two)] == [0, 0]
+    found = again.receipt(id_of(again, two))
+    assert found is not None
+    assert found.code == 0
+
+
+def _code(engine: Engine, raw: bytes) -> int:
+    """The code that a transaction is answered with."""
+    try:
+        return send(engine, raw).code
+    except Rejected as refusal:
+        return int(refusal.code)

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from ledger.engine import checkpoint
 from ledger.engine.embedded import Engine
 from ledger.engine.errors import Indeterminate, LedgerDamaged, LedgerUnavailable
-from ledger.engine.log import CHANGES, REMEMBERED, Log
+from ledger.engine.log import Log
+from ledger.engine.tables import CHANGES, REMEMBERED
 from ledger.machine.machine import Machine
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code, Rejected
@@ -77,13 +78,13 @@ def test_what_no_shard_needs_is_dropped(url: str, opened: Opened) -> None:
         raws = [transfer(engine, n + 1, valid_until=clock.now + 60_000) for n in range(40)]
         for raw in raws[:-1]:
             assert send(engine, raw).ok
-        log = engine._store
-        oldest = min(height for _, height in log.shards_at())
-        assert engine.head.height - 20 < oldest < engine.head.height
-        assert _rows(log, CHANGES.c.height) == list(range(oldest + 1, engine.head.height + 1))
-        assert _rows(log, REMEMBERED.c.height)
+        head = engine.head.height
+        engine.close()  # shards are written after the answers
+        oldest, heights, remembered = _kept(url)
+        assert head - 20 < oldest < head
+        assert heights == list(range(oldest + 1, head + 1))
+        assert remembered
         # With the state comes what was applied: none of it is applied again.
-        engine.close()
         engine = opened(url, clock=clock)
         before = seen(engine)
         assert all(send(engine, raw).ok for raw in raws[:-1])
@@ -91,15 +92,23 @@ def test_what_no_shard_needs_is_dropped(url: str, opened: Opened) -> None:
         clock.now += 180_000
         for _ in range(20):
             assert send(engine, transfer(engine)).ok
-        assert all(until >= clock.now // 60_000 for until in _rows(engine._store, REMEMBERED.c.until))
     before = seen(engine)
     engine.close()
+    assert all(until >= clock.now // 60_000 for until in _kept(url)[2])
     assert seen(opened(url, clock=clock)) == before
 
 
-def _rows(log: Log, column: sa.Column[int]) -> list[int]:
-    with log._engine.connect() as connection:
-        return [row[0] for row in connection.execute(sa.select(column).order_by(column))]
+def _kept(url: str) -> tuple[int, list[int], list[int]]:
+    """Height of the oldest shard; heights of what changed; last minutes of remembered ids."""
+    log = Log(url)
+    try:
+        with log._engine.connect() as connection:
+            rows = [
+                [row[0] for row in connection.execute(sa.select(c).order_by(c))] for c in (CHANGES.c.height, REMEMBERED.c.until)
+            ]
+        return min(height for _, height in log.shards_at()), rows[0], rows[1]
+    finally:
+        log.close()
 
 
 @pytest.mark.parametrize(
@@ -226,7 +235,7 @@ def test_verdicts_are_right_when_workers_die(tmp_path: Path, opened: Opened) -> 
             at = raws[n].index(b'"signature":"') + 13
             other = transfer(engine, 2)
             raws[n] = raws[n][:at] + other[at : at + 128] + raws[n][at + 128 :]
-        workers = [w.process for w in engine._verifying._workers]
+        workers = list(engine._verifying.processes)
         if round_ in (1, 2):
             for worker in workers[:round_]:
                 worker.send_signal(signal.SIGKILL)
@@ -234,8 +243,8 @@ def test_verdicts_are_right_when_workers_die(tmp_path: Path, opened: Opened) -> 
         for n, future in enumerate(futures):
             error = future.exception(60)
             assert (isinstance(error, Rejected) and error.code == Code.BAD_SIGNATURE) == (n in bad), error
-    assert engine._verifying._workers
-    pids = [w.process.pid for w in engine._verifying._workers]
+    assert engine._verifying.processes
+    pids = [process.pid for process in engine._verifying.processes]
     engine.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
 

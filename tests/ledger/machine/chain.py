@@ -55,7 +55,9 @@ class Probe(Plain):
             self.last.pop(0)(ctx)
 
     def on_purse(self, ctx: Context, purse: str, what: str) -> None:
-        """Note it with its time."""
+        """Note it with its time, but for plain deposits."""
+        if what == "deposited":
+            return
         self.heard.append((purse, what, ctx.time))
         if what == "funded" and self.on_funded:
             self.on_funded(ctx, purse)

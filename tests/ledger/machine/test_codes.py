@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from ledger.machine import escrow
+from ledger.machine.accounts import ACCOUNTS
+from ledger.machine.crowding import Crowding
+from ledger.machine.tree import Tree
 from ledger.protocol import keys
 from ledger.protocol.errors import HTTP_STATUS, Code, is_final
 from ledger.protocol.messages import (
@@ -16,6 +19,7 @@ from ledger.protocol.messages import (
     Revoke,
     RotateKey,
     SetParameter,
+    Settle,
     Transfer,
     Upgrade,
     Withdraw,
@@ -94,6 +98,11 @@ def locked() -> int:
     return chain.send(ADA, Withdraw(amount="1", purse="p"), at=chain.now + 5000).code
 
 
+def crowded() -> int:
+    """The code of a record that its bucket has no room for."""
+    return refused(Crowding(Tree()).admit, [(ACCOUNTS, ADA.address)], 0)
+
+
 def conflict() -> int:
     """The code of opening a purse whose id is taken."""
     chain = with_purse()
@@ -122,6 +131,7 @@ ROWS: list[tuple[Code, str, Callable[[], int]]] = [
     (Code.ACCOUNT_NOT_FOUND, "no money yet", lambda: Chain().send(NOBODY, transfer()).code),
     (Code.NOT_AUTHORISED, "a verb that was not given", lambda: delegated(Chain(), Burn(amount="1", denomination=CREDIT))),
     (Code.NOT_AUTHORISED, "a delegate that delegates", lambda: delegated(Chain(), delegate(verbs=("*",), version=1))),
+    (Code.NOT_AUTHORISED, "another's meters", lambda: with_purse().send(CAT, Settle(purse="p")).code),
     (Code.NOT_AUTHORISED, "another's deposits", lambda: with_purse().send(CAT, Withdraw(amount="1", purse="p")).code),
     (Code.ALREADY_APPLIED, "a repeat", lambda: repeated(Chain())),
     (
@@ -132,6 +142,7 @@ ROWS: list[tuple[Code, str, Callable[[], int]]] = [
     (Code.RATE_LIMITED, "three at once", lambda: limited(Chain())),
     (Code.TOO_LARGE, "a megabyte", lambda: refused(Chain().machine.codec.decode, b"{" + b" " * 2**20)),
     (Code.ID_CONFLICT, "a purse id twice", conflict),
+    (Code.BUCKET_FULL, "a full bucket", crowded),
     (Code.INSUFFICIENT_FUNDS, "more than there is", lambda: Chain().send(ADA, transfer(10**12 + 1)).code),
     (
         Code.INSUFFICIENT_FUNDS,
@@ -201,7 +212,8 @@ def test_codes_keep_their_numbers() -> None:
     numbers = {
         "OK": 0, "MALFORMED": 100, "WRONG_CHAIN": 101, "EXPIRED": 102, "VALID_TOO_LONG": 103, "BAD_SIGNATURE": 104,
         "KEY_REFUSED": 105, "ACCOUNT_NOT_FOUND": 106, "NOT_AUTHORISED": 107, "ALREADY_APPLIED": 108, "BAD_SEQUENCE": 109,
-        "RATE_LIMITED": 110, "TOO_LARGE": 111, "ID_CONFLICT": 112, "INSUFFICIENT_FUNDS": 200, "AMOUNT_REFUSED": 201,
+        "RATE_LIMITED": 110, "TOO_LARGE": 111, "ID_CONFLICT": 112, "BUCKET_FULL": 113,
+        "INSUFFICIENT_FUNDS": 200, "AMOUNT_REFUSED": 201,
         "DENOMINATION_NOT_FOUND": 202, "SPEND_LIMIT": 203, "DELEGATION_NOT_FOUND": 204, "NOT_ISSUER": 205,
         "NOT_GOVERNANCE": 206, "PARAMETER_REFUSED": 207, "VERSION_MISMATCH": 208, "ADDRESS_REFUSED": 209,
         "UPGRADE_REFUSED": 210, "PURSE_NOT_FOUND": 300, "PURSE_CLOSED": 301, "PURSE_LOCKED": 302, "DEPOSITORS_FULL": 303,

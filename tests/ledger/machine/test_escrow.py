@@ -46,29 +46,45 @@ def paid(chain: Chain, meter: str) -> int:
     return record.paid
 
 
-# Akash's own cases (funds, rates a block, blocks); a block is an hour here. Where Akash overdraws, its first payment
-# in key order is paid in full (60 and 40; 110 and 90) and the account goes below zero: here both stop when the money
-# does, paid alike, and nothing is ever negative.
+# Akash's own cases: funds, rates a block, blocks; what Akash pays and has left; what we pay and have left, a block
+# being an hour. Where the money ends, Akash pays its first payment in key order in full and goes below zero by what is
+# missing; here both stop when the money does, paid alike, and nothing is ever negative.
 AKASH = [
-    (100, (1, 2), 5, (5, 10), 85),
-    (100, (10, 10), 5, (50, 50), 0),
-    (100, (10, 10), 6, (50, 50), 0),
-    (100, (1, 2), 5, (5, 10), 85),
-    (200, (10, 10), 5, (50, 50), 100),
-    (200, (10, 10), 6, (60, 60), 80),
-    (200, (10, 10), 10, (100, 100), 0),
-    (200, (10, 10), 11, (100, 100), 0),
+    (100, (1, 2), 5, (5, 10), 85, (5, 10), 85),
+    (100, (10, 10), 5, (50, 50), 0, (50, 50), 0),
+    (100, (10, 10), 6, (60, 40), -20, (50, 50), 0),
+    (100, (1, 2), 5, (5, 10), 85, (5, 10), 85),
+    (200, (10, 10), 5, (50, 50), 100, (50, 50), 100),
+    (200, (10, 10), 6, (60, 60), 80, (60, 60), 80),
+    (200, (10, 10), 10, (100, 100), 0, (100, 100), 0),
+    (200, (10, 10), 11, (110, 90), -20, (100, 100), 0),
 ]
 
 
-@pytest.mark.parametrize(("funds", "rates", "hours", "payments", "left"), AKASH)
-def test_akash_cases(funds: int, rates: tuple[int, ...], hours: int, payments: tuple[int, ...], left: int) -> None:
-    """Payments and remainder are Akash's where it has the money for them."""
+def akash(funds: int, rates: tuple[int, ...], blocks: int) -> tuple[tuple[int, ...], int]:
+    """Akash's settlement: payments in key order, each as far as there are funds; the missing part makes them negative."""
+    paid, missing = [], 0
+    for rate in rates:
+        due = rate * blocks
+        taken = min(due, funds)
+        funds -= taken
+        missing += due - taken
+        paid.append(taken)
+    return tuple(paid), funds - missing
+
+
+@pytest.mark.parametrize(("funds", "rates", "hours", "theirs", "their_rest", "ours", "our_rest"), AKASH)
+def test_akash_cases(
+    funds: int, rates: tuple[int, ...], hours: int, theirs: tuple[int, ...], their_rest: int, ours: tuple[int, ...], our_rest: int
+) -> None:
+    """Payments and remainder are Akash's where it has the money for them; where it has not, nobody is paid from nothing."""
+    assert akash(funds, rates, hours) == (theirs, their_rest)
     chain = running(*rates, deposit=funds)
     before = chain.balance(ADA)
     chain.act(finish, at=T0 + hours * HOUR)
-    assert tuple(paid(chain, f"m{i}") for i in range(len(rates))) == payments
-    assert chain.balance(ADA) - before == left
+    assert tuple(paid(chain, f"m{i}") for i in range(len(rates))) == ours
+    assert chain.balance(ADA) - before == our_rest
+    assert (ours, our_rest) == (theirs, their_rest) or their_rest < 0 == our_rest
     chain.machine.invariants()
 
 

@@ -9,10 +9,10 @@ from ledger.machine.machine import Machine
 from ledger.machine.purse import METERS, PURSES
 from ledger.protocol.encoding import encode
 from ledger.protocol.events import LEDGER_EVENTS, KeyRotated, Upgraded, UpgradePlanned
-from ledger.protocol.messages import Burn, Delegate, Deposit, Message, Mint, Revoke, SetParameter, Transfer, Withdraw
+from ledger.protocol.messages import Burn, Delegate, Deposit, Message, Mint, Revoke, SetParameter, Settle, Transfer, Withdraw
 from ledger.protocol.transaction import Transaction, sign_transaction
 from tests.ledger.machine.chain import ADA, BOB, CAT, CHAIN, CREDIT, GOVERNOR, ISSUER, START, User, genesis
-from tests.ledger.machine.test_replicas import Rent, Renting
+from tests.ledger.machine.test_replicas import VERBS, Rent, Renting
 
 PEOPLE = [ADA, BOB, CAT, GOVERNOR, ISSUER]
 AGENTS = [User(f"agent{i}") for i in range(3)]
@@ -24,12 +24,16 @@ def message(rng: random.Random, now: int, height: int) -> tuple[User, Message]:
     amount = str(rng.choice([1, 20, 300, 4000]))
     kind = rng.randrange(20)
     if kind < 8:
-        verb = rng.choice(["open", "open", "add", "add", "start", "start", "stop", "charge", "settle", "close"])
-        return user, Rent(name=name, payee=other.address, verb=verb, value=rng.randrange(1, 300))
+        return user, Rent(
+            name=name,
+            payee=other.address,
+            verb=rng.choice([*VERBS, "hold", "start", "stop", "refund"]),
+            value=rng.randrange(1, 300),
+        )
     if kind < 12:
         return user, Deposit(amount=amount, purse=name)
     if kind < 14:
-        return user, Withdraw(amount=amount, purse=name)
+        return user, rng.choice([Withdraw(amount=amount, purse=name), Settle(purse=name)])
     if kind == 14:
         return ISSUER, Mint(amount=amount, denomination=rng.choice([CREDIT, "uother"]), to=other.address)
     if kind == 15:

@@ -52,7 +52,8 @@ def test_a_repeat_is_refused_and_the_first_result_is_known() -> None:
     assert [r.code for r in chain.block(good, bad, at=last).receipts] == [Code.ALREADY_APPLIED] * 2
     assert [r.code for r in chain.block(good, bad, at=last + 1).receipts] == [Code.EXPIRED] * 2
     chain.block(at=last + 60_000)
-    assert chain.machine.receipt_of(good.id) is None
+    assert chain.machine.receipt_of(good.id) == first[0]
+    assert not dict(chain.machine._remembered.ids())
     assert chain.balance(BOB) == 10**12 + 1
 
 

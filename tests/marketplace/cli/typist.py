@@ -35,6 +35,7 @@ class Typist:
         status = 0
         with (
             patch.object(sys, "argv", ["gpubid", *arguments]),
+            patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO())),
             patch.dict(os.environ, self.environment, clear=True),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),

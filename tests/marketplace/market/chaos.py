@@ -3,7 +3,7 @@
 import random
 
 from ledger.machine.escrow import PURSES
-from ledger.protocol.messages import Deposit, Message, SetParameter, Withdraw
+from ledger.protocol.messages import Deposit, Message, SetParameter, Settle, Withdraw
 from marketplace.market.tables import BIDS, DEPLOYMENTS, HOSTS, LEASES, ORDERS
 from marketplace.protocol import messages as m
 from marketplace.protocol.records import DeploymentState, LeaseState
@@ -21,10 +21,21 @@ class Chaos:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.world = World(match_tests_per_block=self.rng.choice((2, 200_000)), purse_grace_ms=600_000)
+        bonded = self.rng.random() < 0.5
+        self.world = World(
+            match_tests_per_block=self.rng.choice((2, 200_000)),
+            purse_grace_ms=600_000,
+            purse_reserve_ms=self.rng.choice((0, 0, 60_000)),
+            bond_minimum=bonded * CREDIT // 2,
+            bond_cooling_ms=600_000,
+            bond_cut_activation=CREDIT // 2,
+            bond_cut_early=CREDIT // 3,
+            bond_cut_silence=3 * CREDIT,
+        )
         for who in PROVIDERS:
             self.world.provider(who, region=self.rng.choice(("eu", "us")))
             self.world.ok(who, m.RegisterHost(host="h1"), m.RegisterHost(host="h2"))
+            self.world.ok(who, m.PostBond(amount=str(4 * CREDIT), denomination="ucredit"))
 
     def run(self, blocks: int) -> World:
         """Go through a number of blocks."""
@@ -47,7 +58,7 @@ class Chaos:
         """Somebody's transaction: mostly one message, now and then two of which the second may undo the first."""
         acts = (
             self.put, self.create, self.create, *[self.report] * 6, self.release, self.release,
-            self.end, self.close, self.money, self.money, self.other,
+            self.end, self.close, self.money, self.money, self.bond, self.other,
         )  # fmt: skip
         who, message = self.rng.choice(acts)()
         messages = [message]
@@ -73,8 +84,16 @@ class Chaos:
             price=prices(gpu=rng.randrange(1, 5) * CREDIT, cpu=rng.randrange(1_000)),
             expires_ms=self.world.now + rng.choice((60_000, 10**7, 10**7, 10**7)),
             max_duration_ms=rng.choice((0, 0, 900_000)),
+            **rng.choice(({}, {}, {"min_duration_ms": 300_000})),
             hold_per_hour=str(rng.randrange(3) * CREDIT),
         )
+
+    def bond(self) -> tuple[str, Message]:
+        """A provider adds to its bond, or asks for some of it, or no longer."""
+        rng, amount = self.rng, str(self.rng.choice((0, 1, CREDIT, CREDIT)))
+        if rng.random() < 0.6:
+            return rng.choice(PROVIDERS), m.PostBond(amount=amount, denomination=rng.choice(("ucredit", "ucredit", "uother")))
+        return rng.choice(PROVIDERS), m.WithdrawBond(amount=amount, denomination="ucredit")
 
     def create(self) -> tuple[str, Message]:
         """A deployment with little money, so that purses run dry."""
@@ -94,6 +113,7 @@ class Chaos:
             limit=rng.choice((2, 5, 9)) * CREDIT,
             attributes={"region": "eu"} if rng.random() < 0.2 else {},
             signed_by=SignedBy(any_of=(ADDRESS["aud"],)) if rng.random() < 0.1 else SignedBy(),
+            duration_ms=rng.choice((0, 300_000, 300_000)),
             selection="manual" if rng.random() < 0.1 else "automatic",
             deadline_ms=self.world.now + 900_000 if rng.random() < 0.1 else 0,
         )
@@ -159,6 +179,8 @@ class Chaos:
         if dry and self.rng.random() < 0.7:
             purses = dry
         purse, amount = self.rng.choice(purses), str(self.rng.choice((1, 50_000, CREDIT)))
+        if self.rng.random() < 0.2:
+            return self.rng.choice(TENANTS + PROVIDERS), Settle(purse=purse)
         if self.rng.random() < 0.7:
             return self.rng.choice(TENANTS), Deposit(amount=amount, purse=purse)
         return NAME_OF[purse.split("/")[0]], Withdraw(amount=amount, purse=purse)
@@ -178,7 +200,8 @@ class Chaos:
             *[(NAME_OF[d.owner], m.UpdateDeployment(dseq=d.dseq, hash="b" * 64, version=d.version)) for d in deployments],
         ]
         if orders and bids:
-            order, bid = rng.choice(orders), rng.choice(bids)
+            # Only those of manual selection wait for their owner.
+            order, bid = rng.choice([o for o in orders if o.group.selection == "manual"] or orders), rng.choice(bids)
             take = m.TakeBid(host=bid.host, order=ORDERS.key(order), provider=bid.provider, version=bid.version)
             choices += [(NAME_OF[order.owner], take)] * 3
         return rng.choice(choices)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledger.machine.accounts import ACCOUNTS
+from ledger.machine.bonds import BONDS
 from ledger.machine.escrow import METERS, PURSES
 from ledger.machine.machine import Machine
 from marketplace.market.module import Market
@@ -77,6 +78,7 @@ def check_money(world: World) -> None:
         assert meter.paid == lease.rate_per_hour * meter.up_ms // 3_600_000
         assert meter.up_ms <= lease.closed_ms - lease.created_ms
     total = sum(account.balances.get("ucredit", 0) for account in store.scan(ACCOUNTS))
+    total += sum(bond.balance for bond in store.scan(BONDS) if bond.denomination == "ucredit")
     assert total == len(NAMES) * 10**12
 
 
@@ -133,8 +135,8 @@ def test_chaos_reaches_everything() -> None:
                     seen[str(getattr(event, field, ""))] += 1
     wanted = {
         "silence", "gap", "gap_over", "purse_dry", "purse_funded", "insufficient_funds", "not_activated", "term_over", "policy",
-        "manifest_missing", "owner", "expired", "cancelled", "deadline",
-        "active", "down", "paused", *(kind.__name__ for kind in MARKET_EVENTS),
+        "manifest_missing", "owner", "bond", "BondPosted", "BondAsked", "BondReturned", "BondCut", "expired", "cancelled",
+        "deadline", "active", "down", "paused", *(kind.__name__ for kind in MARKET_EVENTS),
     }  # fmt: skip
     missing = wanted - set(seen)
     assert not missing

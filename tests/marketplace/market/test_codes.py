@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from ledger.protocol.errors import Code
-from ledger.protocol.messages import Message
+from ledger.protocol.messages import Message, SetParameter
 from marketplace.protocol import messages as m
 from marketplace.protocol.errors import MARKET_HTTP_STATUS, MarketCode
 from marketplace.protocol.resources import Prices
@@ -26,6 +26,14 @@ def bidding(world: World) -> None:
     """A provider with a host and its bid."""
     world.provider()
     world.host()
+
+
+def bond_asked(world: World) -> None:
+    """A provider whose bond was enough for its bid, until a part of it was asked back."""
+    world.ok("lee", SetParameter(name="bond_minimum", value=CREDIT))
+    world.ok("pat", m.PostBond(amount=str(CREDIT), denomination="ucredit"))
+    bidding(world)
+    world.ok("pat", m.WithdrawBond(amount="1", denomination="ucredit"))
 
 
 def ordered(world: World) -> None:
@@ -80,6 +88,9 @@ ROWS: list[tuple[int, Callable[[World], None], str, Callable[[World], Message]]]
     (MarketCode.OFFER_REFUSED, bidding, "pat", lambda w: w.put(price=NO_STORAGE_PRICE)),
     (MarketCode.DEVICE_IN_USE, moved_device, "pat", lambda w: w.put(name="h2", bid=offer(device("pat/h1/0")))),
     (MarketCode.HOST_EXISTS, bidding, "pat", lambda w: m.RegisterHost(host="h1")),
+    (MarketCode.OFFER_REFUSED, bidding, "pat", lambda w: w.put(min_duration_ms=2, max_duration_ms=1)),
+    (MarketCode.BOND_TOO_SMALL, bond_asked, "pat", lambda w: w.put()),
+    (MarketCode.BOND_NOT_FOUND, bidding, "pat", lambda w: m.WithdrawBond(amount="1", denomination="ucredit")),
     (MarketCode.DEPLOYMENT_NOT_FOUND, bidding, "ann", lambda w: m.CloseDeployment(dseq=1)),
     (MarketCode.DEPLOYMENT_NOT_FOUND, ordered, "bob", lambda w: m.CloseDeployment(dseq=1)),
     (MarketCode.DEPLOYMENT_NOT_FOUND, bidding, "ann", lambda w: m.UpdateDeployment(dseq=1, hash="b" * 64, version=1)),
@@ -114,6 +125,9 @@ ROWS: list[tuple[int, Callable[[World], None], str, Callable[[World], Message]]]
     (Code.NOT_AUTHORISED, leased, "pol", lambda w: w.end(the(w))),
     (Code.AMOUNT_REFUSED, bidding, "pat", lambda w: w.put(price=prices(gpu=10**19 - 1))),
     (Code.INSUFFICIENT_FUNDS, bidding, "ann", lambda w: w.create(deposit=10**13)),
+    (Code.INSUFFICIENT_FUNDS, bidding, "pat", lambda w: m.PostBond(amount=str(10**13), denomination="ucredit")),
+    (Code.INSUFFICIENT_FUNDS, bond_asked, "pat", lambda w: m.WithdrawBond(amount=str(CREDIT + 1), denomination="ucredit")),
+    (Code.AMOUNT_REFUSED, bidding, "pat", lambda w: m.PostBond(amount="0", denomination="ucredit")),
 ]  # fmt: skip
 
 
@@ -134,7 +148,7 @@ def test_each_code_is_provoked(code: int, given: Callable[[World], None], who: s
 
 def market_tables(world: World) -> list[tuple[str, object]]:
     """The tables of which a refusal changes nothing."""
-    names = ("provider", "host", "bid", "device", "deployment", "order", "lease", "attestation", "purse", "meter")
+    names = ("provider", "host", "bid", "device", "deployment", "order", "lease", "attestation", "purse", "meter", "bond")
     return [(name, world.machine.store.tables[name]) for name in names]
 
 
@@ -187,7 +201,7 @@ def test_no_code_is_forgotten() -> None:
     """Each code stands in a row or a test of this file, and its HTTP status is known."""
     elsewhere = {MarketCode.DEVICE_CLAIMED, MarketCode.DEVICES_MISMATCH, MarketCode.TOO_MANY}
     assert set(MarketCode) == {row[0] for row in ROWS if row[0] >= 400} | elsewhere
-    assert set(MARKET_HTTP_STATUS.values()) <= {404, 409}
+    assert set(MARKET_HTTP_STATUS.values()) <= {402, 404, 409}
 
 
 def test_transactions_are_applied_wholly_or_not_at_all() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ledger.protocol.messages import Transfer
@@ -171,3 +172,51 @@ def test_another_chain_by_init(tmp_path: Path) -> None:
         assert user.json("account", "show")["balances"] == {"ucredit": "5000000"}
         assert user.run("account", "faucet").returncode == 3
         assert json.loads(program.stderr.splitlines()[0])["event"] == "serving"
+
+
+def test_another_node_begins_with_a_snapshot(tmp_path: Path) -> None:
+    """A snapshot of a running node's database, checked against block and genesis, starts another one; it says what it lacks."""
+    snapshot = tmp_path / "snapshot"
+    with development_node(tmp_path) as (program, url):
+        user = User(tmp_path / "user", url)
+        own = user.key()
+        for _ in range(2):
+            user.ok("account", "faucet")
+        operator = User(program.home)
+        taken = operator.json("ledger", "snapshot", str(snapshot))
+        assert operator.run("ledger", "snapshot", str(snapshot)).returncode == 5
+        shown = httpx.get(f"{url}/v1/blocks/{taken['height']}").json()
+        assert shown["hash"] == taken["hash"]
+        program.kill()
+    other = User(tmp_path / "other")
+    trust = f"{taken['height']}:{taken['hash']}"
+    for arguments, status in (
+        (("--trust", "7", "--genesis", taken["genesis"]), 2),
+        (("--trust", trust, "--genesis", "0" * 64), 1),
+        (("--trust", f"{taken['height']}:{'0' * 64}", "--genesis", taken["genesis"]), 1),
+    ):
+        refused = other.run("node", "restore", str(snapshot), *arguments)
+        assert refused.returncode == status, refused.stderr
+        assert "→" in refused.stderr
+    arguments = ("--trust", trust, "--genesis", taken["genesis"])
+    assert other.ok("node", "restore", str(snapshot), *arguments).strip() == taken["state_root"]
+    assert other.run("node", "restore", str(snapshot), *arguments).returncode == 5
+    with Program(["node", "start", "--listen", "127.0.0.1:0"], tmp_path / "other") as program:
+        line = program.line("ready ").split()
+        assert line[line.index("height") + 1] == str(taken["height"])
+        url = line[1]
+        user = User(tmp_path / "user", url)
+        assert user.json("account", "show", own)["balances"] == {"ucredit": "2000000000"}
+        for path in ("blocks/1", "export", "events?since=0"):
+            answer = httpx.get(f"{url}/v1/{path}")
+            assert answer.status_code == 404, path
+            assert answer.json()["title"] == "pruned"
+        assert httpx.get(f"{url}/v1/blocks/{taken['height']}").json()["hash"] == taken["hash"]
+        assert len(httpx.get(f"{url}/v1/blocks").json()["items"]) == 1
+        verified = user.run("ledger", "verify")
+        assert verified.returncode != 0
+        assert "Traceback" not in verified.stderr
+        user.ok("account", "transfer", "gpu1" + own[4:], "1")
+    with Program(["node", "start", "--listen", "127.0.0.1:0"], tmp_path / "other") as program:
+        line = program.line("ready ").split()
+        assert line[line.index("height") + 1] == str(taken["height"] + 1)

@@ -13,6 +13,9 @@ from ledger.protocol.keys import verify as good
 from ledger.protocol.proof import Proof
 from ledger.protocol.proof import verify as holds
 from marketplace.market.tables import TABLES
+from marketplace.node.hub import frames_of
+from marketplace.protocol.messages import PostBond
+from tests.ledger import independent
 from tests.marketplace.node.market_story import PROVIDER, TENANT, activate, deploy, group, offer
 from tests.marketplace.node.serving import Served, address
 from tests.processes import PATIENCE_S, eventually
@@ -46,7 +49,8 @@ def test_a_lease_from_every_side(story: Served) -> None:
     assert whole["leases"][0]["id"] == lease["id"]
     assert whole["orders"][0]["state"] == "matched"
     purse = story.get(f"/v1/purses/{address(TENANT)}/1")
-    assert int(purse["balance"]) == int(purse["accrued"]) + int(purse["free"])
+    assert int(purse["balance"]) == sum(int(purse[name]) for name in ("accrued", "dues", "reserve", "free"))
+    assert (purse["dues"], purse["reserve"], lease["least_ms"]) == ("0", "0", 0)
     assert purse["rate_per_hour"] == lease["rate_per_hour"]
 
 
@@ -60,6 +64,16 @@ def test_bids_and_what_is_free(story: Served) -> None:
     assert story.get(f"/v1/bids/{bid['id']}")["version"] == bid["version"]
     assert story.get(f"/v1/providers/{address(PROVIDER)}")["open_leases"] == 1
     assert story.get("/v1/hosts", provider=address(PROVIDER))["items"][0]["host"] == "h1"
+
+
+def test_a_bond_shows_with_its_provider(story: Served) -> None:
+    """What a provider pledged is in its view, as strings; who follows the provider hears of it."""
+    receipt = story.done(PROVIDER, PostBond(amount="7", denomination="ucredit"))
+    (bond,) = story.get(f"/v1/providers/{address(PROVIDER)}")["bonds"]
+    assert (bond["balance"], bond["needed"], bond["leaves_ms"]) == ("7", "0", 0)
+    stored = story.node.engine.block(receipt["height"])
+    assert stored is not None
+    assert [frame.provider for frame in frames_of(stored.result) if frame.kind == "BondPosted"] == [address(PROVIDER)]
 
 
 def test_an_open_order_keeps_its_limit_secret(story: Served) -> None:
@@ -151,6 +165,32 @@ def test_proofs_hold_under_the_signed_root(story: Served) -> None:
         signature = bytes.fromhex(found["signature"])
         assert good(bytes.fromhex(found["node_key"]), digest("checkpoint/v1", encode(said)), signature)
     assert story.get("/v1/checkpoint")["node_key"] == story.get("/v1/status")["node_key"]
+
+
+def test_a_stranger_can_check_every_kind_of_record(story: Served) -> None:
+    """A verifier that shares no code accepts proofs of the lease, its owner, purse, meter, order, bid and more, and of absence.
+
+    Each comes with a checkpoint that it accepts too; under another root, or with another value, it accepts none.
+    """
+    lease = story.get("/v1/leases", owner=address(TENANT))["items"][0]["id"]
+    deployment, order = f"{address(TENANT)}/1", lease.rsplit("/", 1)[0]
+    bid = story.get("/v1/bids", model="h100")["items"][0]["id"]
+    present = [
+        f"lease/{lease}", f"meter/{lease}", f"order/{order}", f"deployment/{deployment}", f"purse/{deployment}", f"bid/{bid}",
+        f"host/{bid}", f"account/{address(TENANT)}", f"provider/{address(PROVIDER)}", "supply/ucredit", "chain/chain",
+    ]  # fmt: skip
+    absent = [f"lease/{lease}x", f"account/{address(99)}", f"delegation/{address(TENANT)}/{'0' * 64}"]
+    for key in (*present, *absent):
+        found = story.get(f"/v1/proofs/{key}")
+        proof, root = found["proof"], found["checkpoint"]["state_root"]
+        assert (proof["value"] is not None) is (key in present), key
+        assert independent.verify(proof, root), key
+        assert independent.signed({name: found[name] for name in ("checkpoint", "node_key", "signature")})
+        assert not independent.verify(proof, "0" * 64)
+        assert not independent.verify(proof | {"value": "{}"}, root)
+        assert not independent.verify(proof | {"key": key + "y"}, root) or key in absent
+    purse = json.loads(story.get(f"/v1/proofs/purse/{deployment}")["proof"]["value"])
+    assert [depositor for depositor, _ in purse["deposits"]] == [address(TENANT)]
 
 
 def test_the_operators_pages(served: Served) -> None:

@@ -3,7 +3,9 @@
 import msgspec
 import pytest
 
+from ledger.protocol.errors import Rejected
 from ledger.protocol.messages import Message
+from marketplace.protocol.errors import MarketCode
 from marketplace.protocol.messages import CancelBid, Heartbeat, PutBid, RegisterHost, RegisterProvider
 from provider.bidder import BID_MS, GIB, Bidder, Standing, round_down, steady
 from provider.inventory.models import Snapshot
@@ -23,6 +25,7 @@ class FakeBook:
         self.now = Standing()
         self.sent: list[Message] = []
         self.down = False
+        self.bonded = True
 
     def now_ms(self) -> int:
         """Block time."""
@@ -38,6 +41,8 @@ class FakeBook:
         """Apply as the market does."""
         if self.down:
             raise LedgerUnreachable("down")
+        if not self.bonded and any(isinstance(message, PutBid) for message in messages):
+            raise Rejected(MarketCode.BOND_TOO_SMALL, "post more")
         for message in messages:
             self.sent.append(message)
             match message:
@@ -163,6 +168,19 @@ def test_the_ledger_may_go_and_come() -> None:
         bench.tick()
     bench.book.down = False
     assert bench.tick(1) == ["RegisterProvider", "RegisterHost", "PutBid"]
+
+
+def test_a_refused_bid_silences_nobody() -> None:
+    """Without enough bond there is no bid; the gateway is registered all the same, and the host goes on beating."""
+    bench = Bench(FakeBook())
+    bench.book.bonded = False
+    for expected in (["RegisterProvider", "RegisterHost"], ["Heartbeat"], ["Heartbeat"]):
+        before = len(bench.book.sent)
+        with pytest.raises(Rejected):
+            bench.tick()
+        assert [type(m).__name__ for m in bench.book.sent[before:]] == expected
+    bench.book.bonded = True
+    assert bench.tick() == ["PutBid"]
 
 
 def test_rounding() -> None:
