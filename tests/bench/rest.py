@@ -197,7 +197,7 @@ def _lone(url: str, port: int, bare_port: int, folder: Path) -> Iterator[Figure]
 
 
 def _cpu(process: psutil.Process) -> dict[str, float]:
-    """Seconds of CPU so far: a node's loop, its writer (which checks signatures while it would wait), its other processes, ours."""
+    """Seconds of CPU so far: a node's loop, its writer (it checks signatures while it would wait), its other processes, ours."""
     threads = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
     return {
         "the loop: HTTP and decode": threads.pop(process.pid),
