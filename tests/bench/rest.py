@@ -29,7 +29,7 @@ from tests.processes import Program, development_node
 
 GIB = 2**30
 LONE = 200
-CONNECTIONS = 256
+CONNECTIONS = 512
 """Clients at once, each with one request under way."""
 
 PACED_CONNECTIONS = 16
