@@ -24,8 +24,8 @@ from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Rejected
 from ledger.protocol.genesis import Genesis
 
-REWRITTEN: Final = 2
-"""Bytes of shards that are written for a byte that blocks changed: what changed is at most half the state, then."""
+CHANGED_BYTES: Final = 24 * 1024 * 1024
+"""So much of what blocks changed may lie beside the shards, or half of what they have where that is more."""
 
 BLOCK_BYTES: Final = 512
 """What a block counts beside its bytes."""
@@ -145,6 +145,7 @@ class Checkpoints:
         if not log.shards_at():
             self._write_all(machine)
         self._heights = [height for _, height in log.shards_at()]
+        self._sizes = [max(size, SHARD_BYTES) for size in log.shard_sizes()]
         assert len(self._heights) == SHARDS
         # From here on they take turns.
         self._next = self._heights.index(min(self._heights))
@@ -161,7 +162,9 @@ class Checkpoints:
     def after_block(self, machine: Machine, block: StoredBlock) -> None:
         """Count a block that is committed; write shards where they are due. `machine` is as that block left it."""
         assert machine.head == block.header, "shards are written of what is committed"
-        self._due += REWRITTEN * (len(block.change.records) + BLOCK_BYTES)
+        whole = sum(self._sizes)
+        # All shards have had their turn when the most has changed that may lie beside them.
+        self._due += (len(block.change.records) + BLOCK_BYTES) * whole // max(CHANGED_BYTES, whole // 2)
         if self._due < ROUND_BYTES:
             return
         shards: dict[int, bytes] = {}
@@ -169,7 +172,8 @@ class Checkpoints:
             number = self._next
             data = shards[number] = machine.shard(number)
             self._heights[number] = block.header.height
-            self._due -= max(len(data), SHARD_BYTES)
+            self._sizes[number] = max(len(data), SHARD_BYTES)
+            self._due -= self._sizes[number]
             self._next = (number + 1) % SHARDS
         minute = block.header.time_ms // MINUTE_MS
         self._log.keep_shards(block.header.height, shards, min(self._heights), minute)

@@ -300,6 +300,12 @@ class Log:
         with self._connected() as connection:
             return tables.shards_at(connection)
 
+    def shard_sizes(self) -> list[int]:
+        """Bytes of every shard there is, by number."""
+        query = sa.select(sa.func.length(SHARDS.c.data)).order_by(SHARDS.c.number)
+        with self._connected() as connection:
+            return [int(size) for size in connection.execute(query).scalars()]
+
     def parts(self, head: int) -> Parts | None:
         """The state at height `head` in pieces; None where one is missing."""
         return tables.parts(self._connected, head)

@@ -129,7 +129,8 @@ class Edge:
             if hot:
                 notary = self.notary if scope.get("query_string") and asks_signed(scope["query_string"]) else None
                 tickets = await self.intake.outcomes([body] if path == TRANSACTIONS else split(body))
-                await _send(send, self.answer(path, tickets) if notary is None else await self._sealed(path, tickets, notary))
+                answer = self.answer(path, tickets) if notary is None else await self.signed_answer(path, tickets, notary)
+                await _send(send, answer)
             else:
                 await self.inner(scope, _replay(body, receive), send)
         except Problem as problem:
@@ -140,10 +141,10 @@ class Edge:
     def answer(self, path: str, tickets: Sequence[Ticket]) -> Answer:
         """The answer to a request whose transactions all have their outcome; counts them."""
         if path == BATCH:
-            try:
-                return _results(self._each(tickets))
-            except Problem as problem:
-                return _refusal(problem)
+            for ticket in tickets:
+                if isinstance(ticket.outcome, TimeoutError):
+                    return _refusal(problem_of(ticket.outcome))
+            return Answer(200, _ENCODE({"results": [self._result(ticket) for ticket in tickets]}))
         ticket = tickets[0]
         receipt = ticket.outcome
         if isinstance(receipt, Receipt):
@@ -153,26 +154,20 @@ class Edge:
                 return Answer(200, _ENCODE(receipt))
         return _refusal(self._problem(ticket))
 
-    async def _sealed(self, path: str, tickets: Sequence[Ticket], notary: Notary) -> Answer:
-        """The same with signed receipts; what may have to read a block is done off the loop."""
+    async def signed_answer(self, path: str, tickets: Sequence[Ticket], notary: Notary) -> Answer:
+        """`answer` with the node's signature on each receipt."""
+        plain = self.answer(path, tickets)
+        if plain.status != 200 and path == BATCH:
+            return plain
         if path == BATCH:
-            outcomes = [ticket.outcome for ticket in tickets]
-            return _results(await asyncio.to_thread(seal_all, notary, outcomes, self._each(tickets)))
+            outcomes, bodies = [ticket.outcome for ticket in tickets], msgspec.json.decode(plain.body)["results"]
+            return Answer(200, _ENCODE({"results": await asyncio.to_thread(seal_all, notary, outcomes, bodies)}))
         receipt = tickets[0].outcome
         if not isinstance(receipt, Receipt):
-            return self.answer(path, tickets)
-        self.metrics.transaction_seconds.observe(time.perf_counter() - tickets[0].since)
-        self.metrics.transactions[receipt.code] += 1
+            return plain
         here = notary.is_at_hand(receipt.height)
         found = seal(notary, receipt) if here else await asyncio.to_thread(seal, notary, receipt)
         return _refusal(found) if isinstance(found, Problem) else Answer(200, _ENCODE(found))
-
-    def _each(self, tickets: Sequence[Ticket]) -> list[Any]:
-        """What a batch says of each transaction; a Problem where the engine did not say it of all in time."""
-        for ticket in tickets:
-            if isinstance(ticket.outcome, TimeoutError):
-                raise problem_of(ticket.outcome)
-        return [self._result(ticket) for ticket in tickets]
 
     def _result(self, ticket: Ticket) -> Any:
         receipt = ticket.outcome
@@ -208,10 +203,6 @@ def split(body: bytes) -> list[bytes]:
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         fix = f"send a JSON array of 1 to {MAX_BATCH} signed transactions"
         raise Problem(400, "not a batch", str(error), fix=fix) from None
-
-
-def _results(each: list[Any]) -> Answer:
-    return Answer(200, _ENCODE({"results": each}))
 
 
 def _refusal(problem: Problem) -> Answer:

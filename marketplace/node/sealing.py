@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl
 import msgspec
 from fastapi import Query
 
-from ledger.engine.asked import Outcome
 from ledger.protocol.block import Receipt
 from marketplace.node.identity import Notary
 from marketplace.node.problems import Problem, of_number
@@ -46,7 +45,7 @@ def seal(notary: Notary, receipt: Receipt) -> dict[str, Any] | Problem:
     return problem
 
 
-def seal_all(notary: Notary, outcomes: Sequence[Outcome | None], answers: Sequence[Any]) -> list[Any]:
+def seal_all(notary: Notary, outcomes: Sequence[Receipt | Exception | None], answers: Sequence[Any]) -> list[Any]:
     """The answers of a batch, with the signed receipt in each that a block has."""
     out = []
     for outcome, answer in zip(outcomes, answers, strict=True):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from ledger.engine.asked import Outcome
+from ledger.engine.asked import Done, Outcome
 from ledger.engine.checkpoint import replay
 from ledger.engine.embedded import Engine
 from ledger.engine.log import Log
@@ -26,7 +26,10 @@ from ledger.protocol.encoding import encode
 from tests.bench.chains import Openings, fill, first_of, senders_of, workload
 from tests.bench.restart import killed_under_load, reopened
 
-TRANSACTIONS = 20_000
+TRANSACTIONS = 40_000
+PART, UNDER_WAY = 500, 8
+"""Transactions are handed in 500 at a time, 4,000 at most before they are answered."""
+
 KILLED_AFTER = 30_000
 GOALS = {1_000: 0.65, 100_000: 0.60, 1_000_000: 0.52}
 
@@ -58,21 +61,28 @@ def verify_rate() -> float:
 
 def throughput(engine: Engine, raws: Sequence[bytes]) -> float:
     """Durable transactions a second, a few thousand of them under way at any time."""
-    answered = threading.Semaphore(4_000)
+    free = threading.Semaphore(UNDER_WAY)
     failed: list[object] = []
 
-    def done(outcomes: list[tuple[int, Outcome]]) -> None:
-        failed.extend(o for _, o in outcomes if isinstance(o, Exception) or not o.ok)
-        answered.release(len(outcomes))
+    def asked(count: int) -> Done:
+        left = count
+
+        def done(outcomes: list[tuple[int, Outcome]]) -> None:
+            nonlocal left
+            failed.extend(o for _, o in outcomes if isinstance(o, Exception) or not o.ok)
+            left -= len(outcomes)
+            if not left:
+                free.release()
+
+        return done
 
     start = time.perf_counter()
-    for at in range(0, len(raws), 500):
-        part = raws[at : at + 500]
-        for _ in part:
-            assert answered.acquire(timeout=300)
-        engine.submit_batch(part, done)
-    for _ in range(4_000):
-        assert answered.acquire(timeout=300)
+    for at in range(0, len(raws), PART):
+        part = raws[at : at + PART]
+        assert free.acquire(timeout=300)
+        engine.submit_batch(part, asked(len(part)))
+    for _ in range(UNDER_WAY):
+        assert free.acquire(timeout=300)
     assert not failed, failed[0]
     return len(raws) / (time.perf_counter() - start)
 

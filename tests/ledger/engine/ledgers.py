@@ -113,12 +113,12 @@ def seen(engine: Engine) -> tuple[int, str, str, int, int]:
 @contextlib.contextmanager
 def shards_often() -> Iterator[None]:
     """Every block has dozens of shards written meanwhile: after a few blocks all have been."""
-    before = checkpoint.ROUND_BYTES, checkpoint.SHARD_BYTES
-    checkpoint.ROUND_BYTES, checkpoint.SHARD_BYTES = 1, 48  # type: ignore[misc]
+    before = checkpoint.ROUND_BYTES, checkpoint.SHARD_BYTES, checkpoint.CHANGED_BYTES
+    checkpoint.ROUND_BYTES, checkpoint.SHARD_BYTES, checkpoint.CHANGED_BYTES = 1, 48, 1  # type: ignore[misc]
     try:
         yield
     finally:
-        checkpoint.ROUND_BYTES, checkpoint.SHARD_BYTES = before  # type: ignore[misc]
+        checkpoint.ROUND_BYTES, checkpoint.SHARD_BYTES, checkpoint.CHANGED_BYTES = before  # type: ignore[misc]
 
 
 def eventually(probe: Callable[[], T | None], what: str, patience_s: float = 60) -> T:
