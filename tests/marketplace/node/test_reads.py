@@ -134,21 +134,21 @@ def test_what_is_not_there(served: Served) -> None:
         served.problem("GET", path, 404)
 
 
-def test_blocks_chain_up(served: Served) -> None:
+def test_blocks_chain_up(story: Served) -> None:
     """Headers link by hash down to block 1; a block carries its transactions and their receipts."""
     headers, before = [], None
     while True:
-        found = served.get("/v1/blocks", limit=7, **({"before": before} if before else {}))
+        found = story.get("/v1/blocks", limit=7, **({"before": before} if before else {}))
         headers += found["items"]
         before = found["next"]
         if before is None:
             break
     assert [h["height"] for h in headers] == list(range(headers[0]["height"], 0, -1))
     assert all(young["parent"] == old["hash"] for young, old in pairwise(headers))
-    block = served.get("/v1/blocks/1")
+    block = story.get("/v1/blocks/1")
     assert block["hash"] == headers[-1]["hash"]
     assert len(block["signed"]) == len(block["receipts"]) == 1
-    assert served.get("/v1/genesis")["chain_id"] == served.get("/v1/status")["chain_id"] == block["chain_id"]
+    assert story.get("/v1/genesis")["chain_id"] == story.get("/v1/status")["chain_id"] == block["chain_id"]
 
 
 def test_proofs_hold_under_the_signed_root(story: Served) -> None:
