@@ -38,6 +38,13 @@ _OWNER: Final = """
 """
 
 
+PART_TRANSACTIONS: Final = 16_384
+"""Transactions of a part of the index."""
+
+PARTS_AT_ONCE: Final = 500
+"""Parts that one statement looks into."""
+
+
 class StoredResults(msgspec.Struct, frozen=True, array_like=True):
     """Results of a block as they are stored: what its header hashes, and beside it the details, by place."""
 
@@ -76,6 +83,8 @@ class Log:
         self.url = url
         self._lock_file: TextIO | None = None
         self._lock_connection: sa.Connection | None = None
+        self._part: tuple[int, int] | None = None
+        """Newest part of the index of transactions, and how many are in it; None until the first block."""
         self.path: Path | None = None
         parsed = sa.make_url(url)
         self.where = parsed.render_as_string(hide_password=True)
@@ -105,7 +114,7 @@ class Log:
         self._insert_block = f"INSERT INTO block (height, hash, header, raws, results) VALUES ({', '.join([mark] * 5)})"  # noqa: S608
         self._update_head = f"UPDATE meta SET value = {mark} WHERE name = 'head'"  # noqa: S608
         self._insert_change = f"INSERT INTO change (height, ids, records) VALUES ({mark}, {mark}, {mark})"  # noqa: S608
-        self._insert_id = f"INSERT INTO applied (prefix, height, position) VALUES ({mark}, {mark}, {mark})"  # noqa: S608
+        self._insert_id = f"INSERT INTO applied (part, prefix, height, position) VALUES ({mark}, {mark}, {mark}, {mark})"  # noqa: S608
         self._keep_shard = (
             f"INSERT INTO shard (number, height, data) VALUES ({mark}, {mark}, {mark}) "  # noqa: S608
             "ON CONFLICT (number) DO UPDATE SET height = excluded.height, data = excluded.data"
@@ -200,7 +209,7 @@ class Log:
             connection.execute(sa.insert(META), [{"name": name, "value": value} for name, value in values.items()])
             connection.execute(sa.insert(BLOCKS), dict(row))
             if receipts:
-                places = [{"prefix": prefix_of(r.id), "height": height, "position": r.index} for r in receipts]
+                places = [{"part": 0, "prefix": prefix_of(r.id), "height": height, "position": r.index} for r in receipts]
                 connection.execute(sa.insert(TRANSACTIONS), places)
             for number in range(SHARD_COUNT):
                 connection.execute(sa.insert(SHARDS), {"number": number, "height": height, "data": state.shard(number)})
@@ -226,7 +235,8 @@ class Log:
         cursor.execute(self._insert_block, row)
         cursor.execute(self._insert_change, (header.height, block.change.ids, block.change.records))
         if result.receipts:
-            cursor.executemany(self._insert_id, [(prefix_of(r.id), header.height, r.index) for r in result.receipts])
+            part = self._part_for(len(result.receipts))
+            cursor.executemany(self._insert_id, [(part, prefix_of(r.id), header.height, r.index) for r in result.receipts])
         # Kept apart from the blocks, so that a log that lost its end does not pass for a shorter one.
         cursor.execute(self._update_head, (head_mark(header.height, header.hash),))
         if self.path is not None:
@@ -234,6 +244,19 @@ class Log:
         else:
             self._writer.commit()
         cursor.close()
+
+    def _part_for(self, count: int) -> int:
+        """The part of the index that a block of so many transactions goes into."""
+        if self._part is None:
+            with self._connected() as connection:
+                newest = int(connection.execute(sa.select(sa.func.max(TRANSACTIONS.c.part))).scalar() or 0)
+                there = sa.select(sa.func.count()).select_from(TRANSACTIONS).where(TRANSACTIONS.c.part == newest)
+                self._part = newest, int(connection.execute(there).scalar() or 0)
+        part, filled = self._part
+        if filled >= PART_TRANSACTIONS:
+            part, filled = part + 1, 0
+        self._part = part, filled + count
+        return part
 
     def height(self) -> int:
         """Height of the newest block, 0 where there is none."""
@@ -272,9 +295,15 @@ class Log:
 
     def receipt(self, tx_id: str) -> Receipt | None:
         """The result of a transaction, however old: the lasting one, where earlier tries came too early or too often."""
-        query = sa.select(TRANSACTIONS.c.height, TRANSACTIONS.c.position).where(TRANSACTIONS.c.prefix == prefix_of(tx_id))
-        with translated(self.where), self._engine.connect() as connection:
-            places = sorted(((int(row[0]), int(row[1])) for row in connection.execute(query)), reverse=True)
+        here = TRANSACTIONS.c
+        query = sa.select(here.height, here.position).where(here.prefix == prefix_of(tx_id))
+        places: list[tuple[int, int]] = []
+        with self._connected() as connection:
+            newest_part = int(connection.execute(sa.select(sa.func.max(here.part))).scalar() or 0)
+            for part in range(0, newest_part + 1, PARTS_AT_ONCE):
+                some = query.where(here.part.in_(range(part, min(part + PARTS_AT_ONCE, newest_part + 1))))
+                places += ((int(row[0]), int(row[1])) for row in connection.execute(some))
+        places.sort(reverse=True)
         # Of one id the last lasting result is the only one that counts: what a block refused without using the id (a
         # sequence out of turn, an empty bucket) may come again.
         newest = None

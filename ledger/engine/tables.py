@@ -28,6 +28,9 @@ BLOCKS: Final = sa.Table(
 TRANSACTIONS: Final = sa.Table(
     "applied",
     METADATA,
+    # Counts up after so many transactions: ids are random, and a block that wrote one into every page of a large index
+    # would cost several times what it costs itself.
+    sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
     # The first 63 bits of an id: enough to find it, and a whole number in both databases.
     sa.Column("prefix", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("height", sa.BigInteger, primary_key=True, autoincrement=False),
