@@ -303,8 +303,11 @@ class Machine:
         if transaction.nonce and self._remembered.knows(signed.id, transaction.valid_until):
             raise Rejected(Code.ALREADY_APPLIED, "a transaction of this id has its result")
         account, _ = admission.check_key(self.store, transaction, now)
-        if not transaction.nonce and transaction.sequence <= account.sequence:
-            raise Rejected(Code.BAD_SEQUENCE, f"the next sequence is {account.sequence + 1}")
+        if not transaction.nonce:
+            ahead = transaction.sequence - account.sequence
+            # The ones between may come in a later block, but not in the next.
+            if ahead < 1 or (now_ms is not None and ahead > 1):
+                raise Rejected(Code.BAD_SEQUENCE, f"the next sequence is {account.sequence + 1}")
         if now_ms is not None:
             admission.check_rate(account, now, values["bucket_burst"], values["bucket_refill_per_s"])
 

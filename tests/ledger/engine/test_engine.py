@@ -94,6 +94,7 @@ def test_what_no_block_takes_is_refused_with_its_code(url: str, opened: Opened) 
         (Code.WRONG_CHAIN, signed(now, ADA, message, chain_id="other-1")),
         (Code.ACCOUNT_NOT_FOUND, signed(now, User("nobody"), message)),
         (Code.KEY_REFUSED, signed(now, CAT, message, principal=ADA.address)),
+        (Code.BAD_SEQUENCE, signed(now, ADA, message, nonce="", sequence=5, valid_until=0)),
     ]
     futures = engine.submit_many([raw for _, raw in table])
     for (code, _), future in zip(table, futures, strict=True):
