@@ -1,8 +1,9 @@
 """The embedded engine: one writer thread, a block as soon as there is work, one durable commit each, then the answers.
 
-Transactions are decoded by whoever submits them. The writer hands a batch to the verifying processes, applies the
-one before while they work, and so on. Readers see committed state only: they wait while a block is applied and
-committed. Any error on that way ends the engine: what is not known to be committed is answered `Indeterminate`.
+Transactions are decoded by whoever submits them. The writer hands batches to the verifying processes, a few ahead of
+the one that it applies, and checks signatures itself where it would wait for them. Readers see committed state only:
+they wait while a block is applied and committed. Any error on that way ends the engine: what is not known to be
+committed is answered `Indeterminate`.
 """
 
 import contextlib
@@ -203,8 +204,10 @@ class Engine:
                         continue
                 # Nothing is waited for that is not there yet: a lone transaction gets a block of its own at once.
                 current = under_way.popleft() if under_way else []
-                self._block(current, self._verifying.finish() if current else [])
+                stored = self._block(current, self._verifying.finish() if current else [])
                 current = []
+                if stored is not None:
+                    self._committed(stored)
         except BaseException:
             error = Indeterminate("the ledger stopped before the result was known")
             _answer((entry, error) for entries in (current, *under_way) for entry in entries)
@@ -234,7 +237,7 @@ class Engine:
         # A second at most: the condition's clock stands still while the machine sleeps, ours does not.
         return None if due is None else min((due - self.now_ms()) / 1000, 1.0)
 
-    def _block(self, entries: Sequence[Entry], verdicts: Sequence[bool]) -> None:
+    def _block(self, entries: Sequence[Entry], verdicts: Sequence[bool]) -> StoredBlock | None:
         """Apply and commit one block of what is good, then answer. What no block would take is answered too."""
         answers: list[tuple[Entry, Outcome]] = []
         with self._state:
@@ -245,8 +248,10 @@ class Engine:
                 self._failure = error
                 raise
         _answer(answers)
-        if stored is None:
-            return
+        return stored
+
+    def _committed(self, stored: StoredBlock) -> None:
+        """What follows a block, its answers being out."""
         for subscriber in list(self._subscribers):
             try:
                 subscriber(stored)

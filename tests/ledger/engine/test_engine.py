@@ -179,6 +179,21 @@ def test_a_commit_that_fails_ends_the_engine(url: str, opened: Opened, monkeypat
     assert send(again, raws[0]).ok
 
 
+def test_an_answer_is_given_once(url: str, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what follows a block fails, those who were answered are not told anything else."""
+    fatal: list[BaseException] = []
+    engine = opened(url, on_fatal=fatal.append)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(engine._checkpoints, "after_block", full)
+    told: list[tuple[int, Any]] = []
+    engine.submit_batch([transfer(engine, 5)], told.extend)
+    eventually(lambda: fatal, "the owner is told")
+    assert [(place, receipt.code) for place, receipt in told] == [(0, 0)]
+
+
 def test_a_cancelled_request_harms_nobody(url: str, opened: Opened) -> None:
     """A future that was cancelled, early or late, leaves the writer at work."""
     fatal: list[BaseException] = []
