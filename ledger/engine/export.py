@@ -15,10 +15,10 @@ from ledger.engine.log import Log
 from ledger.machine.machine import Machine, UpgradeRequired
 from ledger.machine.module import Module
 from ledger.protocol.block import BlockResult, Header, Receipt
-from ledger.protocol.encoding import digest, encode
-from ledger.protocol.errors import Rejected
+from ledger.protocol.encoding import encode
+from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.genesis import Genesis
-from ledger.protocol.keys import verify
+from ledger.protocol.receipts import CheckpointStatement, SignedCheckpoint, decode_statement
 
 FORMAT: Final = "gpubid/export/v1"
 
@@ -160,32 +160,18 @@ def _apply(machine: Machine, line: bytes) -> BlockResult:
     return result
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
-    """What a node signs about its chain."""
-
-    chain_id: str
-    hash: str
-    height: int
-    state_root: str
-
-
-def _checkpoint(raw: bytes, key: str | None, genesis: Genesis) -> Checkpoint:
+def _checkpoint(raw: bytes, key: str | None, genesis: Genesis) -> CheckpointStatement:
     """The checkpoint in `raw` once its signature was found good."""
-
-    class Signed(msgspec.Struct):
-        checkpoint: msgspec.Raw
-        node_key: str
-        signature: str
-
     try:
-        found = msgspec.json.decode(raw, type=Signed)
-        said = msgspec.json.decode(found.checkpoint)
-        good = verify(bytes.fromhex(key or found.node_key), digest("checkpoint/v1", encode(said)), bytes.fromhex(found.signature))
-        checkpoint = msgspec.convert(said, Checkpoint)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise VerifyFailed(0, f"the checkpoint cannot be decoded: {error}") from None
-    if not good or (key is not None and key != found.node_key):
+        found = decode_statement(raw)
+    except Rejected as error:
+        if error.code == Code.BAD_SIGNATURE:
+            raise VerifyFailed(0, "the checkpoint is not signed by the key that was given") from None
+        raise VerifyFailed(0, f"the checkpoint cannot be decoded: {error.detail}") from None
+    if not isinstance(found, SignedCheckpoint):
+        raise VerifyFailed(0, "the checkpoint cannot be decoded: it is a receipt")
+    if key is not None and key != found.node_key:
         raise VerifyFailed(0, "the checkpoint is not signed by the key that was given")
-    if checkpoint.chain_id != genesis.chain_id:
-        raise VerifyFailed(0, f"the checkpoint is of chain {checkpoint.chain_id}")
-    return checkpoint
+    if found.said.chain_id != genesis.chain_id:
+        raise VerifyFailed(0, f"the checkpoint is of chain {found.said.chain_id}")
+    return found.said

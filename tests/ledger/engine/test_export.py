@@ -10,8 +10,9 @@ from ledger.engine.embedded import Engine
 from ledger.engine.export import VerifyFailed, verify_export
 from ledger.protocol import keys
 from ledger.protocol.block import Header
-from ledger.protocol.encoding import digest, encode
+from ledger.protocol.encoding import encode
 from ledger.protocol.messages import Transfer
+from ledger.protocol.receipts import sign_checkpoint
 from tests.ledger.engine.ledgers import ManualClock, Remind, Reminders, send, signed, transfer
 from tests.ledger.machine.chain import ADA, BOB, CREDIT, START, genesis
 
@@ -22,9 +23,7 @@ NODE_KEY = keys.public_key(NODE).hex()
 
 def attested(header: Header, seed: bytes = NODE) -> bytes:
     """A checkpoint of a block as a node signs it."""
-    said = {"chain_id": header.chain_id, "hash": header.hash, "height": header.height, "state_root": header.state_root}
-    signature = keys.sign(seed, digest("checkpoint/v1", encode(said))).hex()
-    return encode({"checkpoint": said, "node_key": keys.public_key(seed).hex(), "signature": signature})
+    return encode(sign_checkpoint(header, seed, keys.public_key(seed).hex()))
 
 
 def export_of(engine: Engine, path: Path, first: int = 1) -> Path:
