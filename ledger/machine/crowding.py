@@ -6,7 +6,7 @@ from starting. That may fill a bucket beyond the cap; then nothing new is let in
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from ledger.machine.accounts import NETWORK_ACCOUNT
 from ledger.machine.schedule import SCHEDULE
@@ -14,9 +14,6 @@ from ledger.machine.store import Table
 from ledger.machine.tree import Tree
 from ledger.protocol.errors import Code, require
 from ledger.protocol.proof import key_hash
-
-_ENTRY: Final = 64
-"""Bytes of an entry of a bucket."""
 
 
 class Crowding:
@@ -39,14 +36,13 @@ class Crowding:
         brought = {key for table, key in made if table is not SCHEDULE}
         for table, key in made:
             kh = key_hash(f"{table.name}/{key}")
-            bucket = self._tree.bucket(kh)
             there = self._made.get(kh[:2], set())
-            if kh in there or _holds(bucket, kh):
+            if kh in there or self._tree.holds(kh):
                 continue
             new = mine.setdefault(kh[:2], set())
             new.add(kh)
             follows = key == NETWORK_ACCOUNT or (table is SCHEDULE and key.partition("/")[2] not in brought)
-            count = len(bucket) // _ENTRY + len(there) + len(new)
+            count = self._tree.entries(kh) + len(there) + len(new)
             require(
                 follows or count <= most,
                 Code.BUCKET_FULL,
@@ -54,11 +50,3 @@ class Crowding:
             )
         for prefix, new in mine.items():
             self._made.setdefault(prefix, set()).update(new)
-
-
-def _holds(bucket: bytes, kh: bytes) -> bool:
-    """True where a bucket has an entry of a key's hash, in its own place."""
-    at = bucket.find(kh)
-    while at >= 0 and at % _ENTRY:
-        at = bucket.find(kh, at + 1)
-    return at >= 0

@@ -98,6 +98,16 @@ class Tree:
         bucket = self._buckets[kh[0] << 8 | kh[1]]
         return b"" if bucket is None else bytes(bucket[1:])
 
+    def holds(self, kh: bytes) -> bool:
+        """True where there is a record of that key hash."""
+        bucket = self._buckets[kh[0] << 8 | kh[1]]
+        return bucket is not None and _find(bucket, kh) >= 0
+
+    def entries(self, kh: bytes) -> int:
+        """Return how many entries the bucket has that `kh` belongs to."""
+        bucket = self._buckets[kh[0] << 8 | kh[1]]
+        return 0 if bucket is None else len(bucket) >> 6
+
     def path(self, kh: bytes) -> list[tuple[int, list[bytes]]]:
         """Return (place, the 16 children) of each level from the buckets up, for the bucket of `kh`."""
         number = kh[0] << 8 | kh[1]
@@ -109,12 +119,18 @@ class Tree:
         return out
 
 
-def _place(bucket: bytearray, kh: bytes, vh: bytes | None) -> None:
-    """Set, insert or remove one entry of a bucket."""
+def _find(bucket: bytearray, kh: bytes) -> int:
+    """Where the entry of a key's hash begins in a bucket; negative where it has none."""
     at = bucket.find(kh)
     # The bytes of a key's hash may also stand across other entries: only their own place counts.
     while at >= 0 and at & 63 != 1:
         at = bucket.find(kh, at + 1)
+    return at
+
+
+def _place(bucket: bytearray, kh: bytes, vh: bytes | None) -> None:
+    """Set, insert or remove one entry of a bucket."""
+    at = _find(bucket, kh)
     if at >= 0:
         if vh is None:
             del bucket[at : at + 64]
