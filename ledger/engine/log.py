@@ -24,7 +24,7 @@ from ledger.machine.snapshot import NO_CHANGE, Change, Parts, pack_ids, unpack_i
 from ledger.machine.snapshot import SHARDS as SHARD_COUNT
 from ledger.protocol.block import BlockResult, Header, Receipt, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
-from ledger.protocol.errors import Code, is_final
+from ledger.protocol.errors import is_last_word
 from ledger.protocol.genesis import Genesis
 
 _ADVISORY: Final = 0x677075626964
@@ -312,7 +312,7 @@ class Log:
             receipts = () if block is None else block.result.receipts
             if 0 <= position < len(receipts) and receipts[position].id == tx_id:
                 receipt = receipts[position]
-                if is_final(receipt.code) and receipt.code != Code.RATE_LIMITED:
+                if is_last_word(receipt.code):
                     return receipt
                 newest = newest or receipt
         return newest

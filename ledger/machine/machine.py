@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from ledger.machine import admission, params, snapshot
 from ledger.machine.accounts import ACCOUNTS, SUPPLIES, Account, Accounts, Supply
@@ -20,7 +20,7 @@ from ledger.machine.tree import Tree
 from ledger.protocol import genesis as rules
 from ledger.protocol.block import BlockResult, Header, Receipt, encode_results, results_hash, transactions_hash
 from ledger.protocol.encoding import encode
-from ledger.protocol.errors import Code, Rejected
+from ledger.protocol.errors import Code, Rejected, is_last_word
 from ledger.protocol.genesis import Genesis
 from ledger.protocol.keys import check_address
 from ledger.protocol.money import MAX_AMOUNT, parse_amount
@@ -29,8 +29,6 @@ from ledger.protocol.transaction import Codec, Signed
 
 Refusal = tuple[Signed, Rejected]
 """A transaction that a block leaves out, and why."""
-
-_LAST_WORDS: Final = frozenset({Code.ACCOUNT_NOT_FOUND, Code.KEY_REFUSED, Code.NOT_AUTHORISED})
 
 
 class UpgradeRequired(Exception):
@@ -258,7 +256,7 @@ class Machine:
             return None
         receipt = Receipt(signed.id, ctx.height, index, int(refusal.code), (), refusal.detail)
         # Refused for its key or sequence it has its result; for its window or its bucket it has none yet.
-        if signed.transaction.nonce and refusal.code in _LAST_WORDS:
+        if signed.transaction.nonce and is_last_word(refusal.code):
             self._remembered.add(signed.id, signed.signed_bytes, signed.transaction.valid_until, receipt)
         return receipt
 

@@ -82,6 +82,14 @@ _NOT_FINAL: Final = frozenset(
 )  # fmt: skip
 
 
+def is_last_word(code: int) -> bool:
+    """True where a block's receipt of this code uses up the transaction: the same bytes never come to anything else.
+
+    `is_final` but for an empty bucket, which refuses without using the id.
+    """
+    return is_final(code) and code != Code.RATE_LIMITED
+
+
 def is_final(code: int) -> bool:
     """True where a receipt of this code is the lasting result of its transaction's id.
 
