@@ -156,33 +156,34 @@ def contradictions(statements: Iterable[Statement]) -> Iterator[Evidence]:
         said, chain = statement.said, (statement.node_key, statement.said.chain_id)
         first: Statement = blocks.setdefault((*chain, said.height), statement)
         if _block(first) != _block(statement):
-            yield _against(first, statement, "two different blocks of one height")
+            yield _evidence(statement, first.said.hash, "two different blocks of one height", first)
             continue
         if not isinstance(statement, SignedReceipt):
             continue
         receipt = statement.receipt
         there = places.setdefault((*chain, receipt.height, receipt.index), statement)
         if there.receipt != receipt:
-            yield _against(there, statement, "two different results at one place of one block")
+            yield _evidence(statement, there.said.hash, "two different results at one place of one block", there)
         elif receipt.code == Code.OK or receipt.code >= _OF_MESSAGES:
             earlier = results.setdefault((*chain, receipt.id), statement)
             if earlier.receipt != receipt:
-                yield _against(earlier, statement, "two different results of one transaction")
+                yield _evidence(statement, earlier.said.hash, "two different results of one transaction", earlier)
 
 
 def _block(statement: Statement) -> tuple[str, str, int]:
     return statement.said.hash, statement.said.state_root, statement.said.time_ms
 
 
-def _against(first: Statement, second: Statement, why: str) -> Evidence:
+def _evidence(signed: Statement, other_hash: str, why: str, *before: Statement) -> Evidence:
+    """That `signed` convicts its key, with an earlier statement (`before`) or by the chain alone."""
     return Evidence(
-        node_key=second.node_key,
-        height=second.said.height,
-        transaction=second.receipt.id if isinstance(second, SignedReceipt) else "",
-        signed_hash=second.said.hash,
-        other_hash=first.said.hash,
+        node_key=signed.node_key,
+        height=signed.said.height,
+        transaction=signed.receipt.id if isinstance(signed, SignedReceipt) else "",
+        signed_hash=signed.said.hash,
+        other_hash=other_hash,
         why=why,
-        statements=(first, second),
+        statements=(*before, signed),
     )
 
 
@@ -202,7 +203,7 @@ class Witness:
         for statement in self._left.pop(header.height, ()):
             why = _differs(statement, header, receipts)
             if why:
-                self.evidence.append(_convicts(statement, header.hash, why))
+                self.evidence.append(_evidence(statement, header.hash, why))
             else:
                 self.borne_out += 1
 
@@ -210,7 +211,7 @@ class Witness:
         """The chain ends at `height`: what was signed about later blocks is missing."""
         for late in sorted(self._left):
             for statement in self._left[late]:
-                self.evidence.append(_convicts(statement, "", f"the chain ends at height {height}"))
+                self.evidence.append(_evidence(statement, "", f"the chain ends at height {height}"))
         self._left.clear()
 
 
@@ -226,15 +227,3 @@ def _differs(statement: Statement, header: Header, receipts: Sequence[Receipt]) 
         if found is None or (found.id, found.code) != (statement.receipt.id, statement.receipt.code):
             return f"that block has no such transaction with that result at index {index}"
     return ""
-
-
-def _convicts(statement: Statement, hash_: str, why: str) -> Evidence:
-    return Evidence(
-        node_key=statement.node_key,
-        height=statement.said.height,
-        transaction=statement.receipt.id if isinstance(statement, SignedReceipt) else "",
-        signed_hash=statement.said.hash,
-        other_hash=hash_,
-        why=why,
-        statements=(statement,),
-    )
