@@ -35,7 +35,7 @@ def _verify(path: Path, witness: "Witness | None" = None) -> "VerifyReport":
     try:
         return verify_export(path, [Market()], look=None if witness is None else witness.look)
     except VerifyFailed as error:
-        raise CommandFailed(f"the chain does not verify: {error}", Exit.FAILURE, fix=DISTRUST) from None
+        raise CommandFailed(f"the chain does not verify: {error}", Exit.FAILURE, fix=error.fix or DISTRUST) from None
 
 
 def _fetch(node: str, path: Path) -> None:
