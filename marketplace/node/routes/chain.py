@@ -98,6 +98,14 @@ def block(node: Serving, height: Height) -> Response:
     return json(views.block(list(found.raws), found.result))
 
 
+@router.get("/v1/blocks/{height}/checkpoint", responses=documented(ref("Checkpoint"), 404))
+def checkpoint_of(node: Serving, height: Height) -> Response:
+    """A block, signed by the node."""
+    if not node.engine.first_height <= height <= node.engine.head.height:
+        raise pruned(node.engine.first_height) if 0 < height < node.engine.first_height else missing("block", str(height))
+    return json(node.notary.checkpoint_of(height))
+
+
 @router.get("/v1/proofs/{table}/{key:path}", responses=documented(ref("Proved"), 404))
 def proof(node: Serving, table: Annotated[str, Path(max_length=64)], key: Annotated[str, Path(max_length=256)]) -> Response:
     """A proof that a record is in the state, or is not, under the state root of a signed checkpoint."""
