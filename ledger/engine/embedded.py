@@ -19,7 +19,7 @@ import structlog
 
 from ledger.engine.asked import Asked, Done, Outcome
 from ledger.engine.checkpoint import Checkpoints, open_machine
-from ledger.engine.clock import Clock, SystemClock
+from ledger.engine.clock import BlockTime, Clock, SystemClock
 from ledger.engine.errors import EngineBusy, Indeterminate
 from ledger.engine.export import write_export
 from ledger.engine.log import Log, StoredBlock
@@ -63,7 +63,6 @@ class Engine:
         self._store = log
         self.machine = machine
         self.genesis = machine.genesis
-        self._clock = clock
         self._on_fatal = on_fatal
         self._state = threading.RLock()
         self._work = threading.Condition()
@@ -79,8 +78,7 @@ class Engine:
         self.planned_upgrade = machine.planned_upgrade()
         """(height, protocol) of an upgrade that is planned as of the newest committed block; None without."""
         self._failure: BaseException | None = None
-        # The wall clock is read once: afterwards block time follows the monotonic clock, whatever happens to the wall's.
-        self._anchor_ms = max(machine.head.time_ms, clock.wall_ms()) - clock.monotonic_ms()
+        self._time = BlockTime(clock, machine.head.time_ms)
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
 
     @classmethod
@@ -128,7 +126,11 @@ class Engine:
 
     def now_ms(self) -> int:
         """Block time as it would be now, in ms."""
-        return max(self._head.time_ms, self._anchor_ms + self._clock.monotonic_ms())
+        return max(self._head.time_ms, self._time.now_ms())
+
+    def wall_ahead_ms(self) -> int:
+        """How far the wall clock is ahead of block time; negative where it is behind."""
+        return self._time.wall_ahead_ms()
 
     # Transactions in.
 
@@ -267,6 +269,7 @@ class Engine:
             except Exception:
                 _log.exception("a subscriber failed", height=stored.header.height)
         self._checkpoints.after_block(self.machine, stored)
+        self._time.look()
 
     def _apply(
         self, entries: Sequence[Entry], verdicts: Sequence[bool], answers: list[tuple[Entry, Outcome]]

@@ -80,6 +80,7 @@ def _gauges(node: Node) -> None:
     node.metrics.gauges += [
         ("gpubid_block_height", "Height of the newest block.", lambda: engine.head.height),
         ("gpubid_block_time_seconds", "Block time of the newest block.", lambda: engine.head.time_ms / 1000),
+        ("gpubid_wall_ahead_seconds", "How far the wall clock is ahead of block time.", lambda: engine.wall_ahead_ms() / 1000),
         ("gpubid_event_streams", "Open event streams.", lambda: hub.streams),
     ]
     for name in ("account", "provider", "host", "bid", "order", "lease", "purse"):

@@ -181,7 +181,10 @@ def run(config: NodeConfig) -> None:
         if exit_code_of(error) is not None:
             raise
         if isinstance(error, OSError):
-            raise CommandFailed(f"{config.home} cannot be used: {error}", Exit.FAILURE, fix="see its permissions") from None
+            fix = "see its permissions"
+            if error.errno == errno.EROFS:
+                fix = "mount it so that it can be written, or give another GPUBID_HOME; nothing was changed"
+            raise CommandFailed(f"{config.home} cannot be used: {error}", Exit.FAILURE, fix=fix) from None
         raise
 
 

@@ -43,9 +43,11 @@ def test_killed_at_a_system_call(tmp_path: Path, made: dict[str, int], call: str
         injected(folder, call, "signal=KILL", when)
 
 
-@pytest.mark.parametrize(("call", "error"), [("fdatasync", "EIO"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC")])
+@pytest.mark.parametrize(
+    ("call", "error"), [("fdatasync", "EIO"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC"), ("pwrite64", "EROFS")]
+)
 def test_a_disk_that_fails(tmp_path: Path, made: dict[str, int], call: str, error: str) -> None:
-    """An error of the disk ends the engine; what it had acknowledged is there."""
+    """An error of the disk, or one that turned read-only, ends the engine; what it had acknowledged is there."""
     chance = random.Random(f"{error} {call}")
     for number in range(2):
         folder = tmp_path / str(number)

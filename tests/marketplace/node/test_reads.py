@@ -201,7 +201,13 @@ def test_the_operators_pages(served: Served) -> None:
     assert served.get("/version")["protocol"] == PROTOCOL
     served.get("/v1/parameters")
     text = served.call("GET", "/metrics").text
-    for name in ("gpubid_http_requests_total", "gpubid_transactions_total", "gpubid_block_height", "gpubid_lease_records"):
+    for name in (
+        "gpubid_http_requests_total",
+        "gpubid_transactions_total",
+        "gpubid_block_height",
+        "gpubid_wall_ahead_seconds",
+        "gpubid_lease_records",
+    ):
         assert name in text
     assert "gpu1" not in text
     page = served.call("GET", "/docs").text
