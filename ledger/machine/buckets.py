@@ -103,19 +103,18 @@ class Buckets:
 
     def take(self, account: Account, transaction: Transaction, now_ms: int) -> int:
         """Return what a transaction leaves in the bucket, in thousandths; RATE_LIMITED where it costs more than is there."""
-        limits = self._most if self._is_full(account) else self.limits(self.held(account))
-        rest = (self.level(account, limits, now_ms) if account.bucket_ms else limits[0]) - 1000
+        money: Any = account.money
+        if money and money[0] == self._denomination and money[1] >= self._full:
+            limits = self._most  # the balance alone allows it: no bond need be looked up
+        else:
+            limits = self.limits(self.held(account))
+        rest = self.level(account, limits, now_ms) - 1000
         for message in transaction.messages:
             if type(message) in _OPENING and self._store.get(ACCOUNTS, message.to) is None:  # type: ignore[attr-defined]
                 rest -= self._opening
         if rest < 0:
             raise self._empty(account, limits, now_ms, rest)
         return rest
-
-    def _is_full(self, account: Account) -> bool:
-        """True where the balance alone allows the most: so it is asked first, no bond need be looked up."""
-        money: Any = account.money
-        return bool(money) and money[0] == self._denomination and money[1] >= self._full
 
     def _empty(self, account: Account, limits: Limits, now_ms: int, rest: int) -> Rejected:
         burst, per_min = limits
@@ -132,9 +131,9 @@ class Buckets:
 
     def settled(self, account: Account, denomination: str, gained: int, now_ms: int) -> Account:
         """The account before it gains: where that raises its limits, its bucket has what the old ones gave until now."""
-        if denomination != self._denomination or self._is_full(account):
-            return account
         held = self.held(account)
+        if held >= self._full or denomination != self._denomination:
+            return account
         limits = self.limits(held)
         if limits == self.limits(held + gained):
             # Bringing it up to date would change nothing but the rounding, of which a stranger must not make use.
