@@ -121,12 +121,12 @@ class Shards:
             if (number, name) in self._unsorted:
                 self._unsorted.remove((number, name))
                 keys = listed[name] = sorted(set(keys))
-            records = store.records(store.tables[name], keys)
-            if not all(records):
-                there = [record is not None for record in records]
-                listed[name], records = list(compress(keys, there)), list(compress(records, there))
-            if records:
-                out.append((name, _JSON.encode_lines(records)))
+            lines = store.shelved(store.tables[name], keys)
+            if not all(lines):
+                listed[name] = list(compress(keys, lines))
+            there = [line for line in lines if line]
+            if there:
+                out.append((name, b"\n".join(there) + b"\n"))
         return _PACK.encode(out)
 
 
@@ -173,17 +173,25 @@ class _Loading:
         self._entries = [bytearray() for _ in range(SHARDS)]
 
     def _rows(self, name: str, lines: bytes) -> tuple[Table[Any], list[str], list[Any], list[bytes]]:
-        """Table, keys, records and values of some lines."""
+        """Table, keys, what the store takes as their records, and values of some lines."""
         table = self._store.tables.get(name)
         if table is None:
             raise ValueError(f"the snapshot has records of an unknown table, {name!r}")
+        values = lines.split(b"\n")
+        if values.pop():
+            raise ValueError("not lines of a snapshot")
+        if table.key_in is not None and self._store.rests(table):
+            # Whether they make sense at all, the root says.
+            return table, [key.decode() for key in map(table.key_in, values)], values, values
         decoder = self._decoders.get(name)
         if decoder is None:
             decoder = self._decoders[name] = msgspec.json.Decoder(table.record)
         records = decoder.decode_lines(lines)
-        values = lines.split(b"\n")
-        if values.pop() or len(values) != len(records):
+        if len(values) != len(records):
             raise ValueError("not lines of a snapshot")
+        if table.loaded is not None:
+            for record in records:
+                table.loaded(record)
         return table, list(map(table.key, records)), records, values
 
     def change(self, data: bytes) -> None:
@@ -213,10 +221,9 @@ class _Loading:
                 self._shards.extend(number, name, some)
             table, newest = self._store.tables[name], self._newest[name]
             records = [newest[key] for key in values]
-            if table.loaded:
-                table.loaded(records)
             # A dictionary keeps the key it had first: the record's own spares a copy.
-            self._store.load(table, zip(map(table.key, records), records, strict=True))
+            own = values if self._store.rests(table) else map(table.key, records)
+            self._store.load(table, zip(own, records, strict=True))
         self._values.clear()
 
     def shard(self, number: int, data: bytes) -> list[bytes]:
@@ -232,8 +239,6 @@ class _Loading:
             if newest:
                 kept = [key not in newest for key in keys]
                 keys, records, values = list(compress(keys, kept)), list(compress(records, kept)), list(compress(values, kept))
-            if table.loaded:
-                table.loaded(records)
             entries += _entries(name, keys, values)
             self._store.load(table, zip(keys, records, strict=True))
             self._shards.extend(number, name, keys)
