@@ -192,9 +192,6 @@ class _Loading:
         records = decoder.decode_lines(lines)
         if len(values) != len(records):
             raise ValueError("not lines of a snapshot")
-        if table.loaded is not None:
-            for record in records:
-                table.loaded(record)
         return list(map(table.key, records)), records, values
 
     def change(self, data: bytes) -> None:

@@ -30,7 +30,7 @@ class Table(Generic[R]):
 
     `name` is of a-z and _; the full key in state is `name/key`. An index maps a value to keys in ascending order;
     a record whose value is None is not in that index. `key_in` finds the key in a record's canonical bytes (ASCII): where
-    it is given, records may rest as bytes. `loaded` is called with each that is decoded, to make it as small as it was.
+    it is given, records may rest as bytes.
     """
 
     def __init__(
@@ -40,7 +40,6 @@ class Table(Generic[R]):
         key: Callable[[R], str],
         indexes: Mapping[str, Callable[[R], Hashable | None]] | None = None,
         key_in: Callable[[bytes], bytes] | None = None,
-        loaded: Callable[[R], None] | None = None,
     ) -> None:
         assert name.replace("_", "a").isalpha(), name
         assert name.islower(), name
@@ -51,7 +50,6 @@ class Table(Generic[R]):
         self.key = key
         self.indexes = dict(indexes or {})
         self.key_in = key_in
-        self.loaded = loaded
 
 
 class Store:
@@ -260,16 +258,11 @@ class Store:
 
     def _record(self, table: Table[Any], row: Any) -> Any:
         """The record of a row, which stays as it is."""
-        if type(row) is not bytes:
-            return row
-        record = self._resting[table.name].decode(row)
-        if table.loaded is not None:
-            table.loaded(record)
-        return record
+        return self._resting[table.name].decode(row) if type(row) is bytes else row
 
     def _woken(self, table: Table[Any], key: str, row: bytes) -> Any:
         """The record of a row that rested, and does no more."""
-        record = self._rows[table.name][key] = self._record(table, row)
+        record = self._rows[table.name][key] = self._resting[table.name].decode(row)
         return record
 
     def _moved(self, table: Table[Any], key: str, old: Any, new: Any) -> None:
