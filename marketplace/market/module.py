@@ -18,6 +18,7 @@ from marketplace.market import (
     matching,
     offers,
     orders,
+    pulls,
     registry,
     reports,
     tables,
@@ -34,6 +35,7 @@ HANDLERS: Final[Mapping[type[Message], Handler]] = {
     m.PostBond: bonds.post_bond,
     m.WithdrawBond: bonds.withdraw_bond,
     m.Heartbeat: liveness.heartbeat,
+    m.ReportPulling: reports.report_pulling,
     m.ReportActive: reports.report_active,
     m.ReportDown: reports.report_down,
     m.ReportUp: reports.report_up,
@@ -69,6 +71,7 @@ class Market(Plain):
             leases.ACTIVATION: liveness.activation,
             leases.DOWN: liveness.down_too_long,
             leases.TERM: liveness.term_over,
+            pulls.HOLD: pulls.free_time_over,
             matching.MORE: _nothing,
         }
 

@@ -78,6 +78,17 @@ class Heartbeat(Message, frozen=True, tag="Heartbeat"):
     hosts: Annotated[tuple[HostName, ...], msgspec.Meta(min_length=1, max_length=64)]
 
 
+class ReportPulling(Message, frozen=True, tag="ReportPulling"):
+    """The manifest of a matched lease is here and its images are being pulled; once a generation. From protocol 2 on.
+
+    What the pull takes beyond `pull_free_ms` is billed at the lease's hold rate if the lease comes to run; it has
+    `pull_most_ms` from here to do so.
+    """
+
+    generation: Generation
+    lease: LeaseId
+
+
 class ReportActive(Message, frozen=True, tag="ReportActive"):
     """The containers of a lease run; the meter starts. Names the devices used and the image of each service."""
 
@@ -189,6 +200,7 @@ MARKET_MESSAGES: Final[tuple[type[Message], ...]] = (
     PostBond,
     WithdrawBond,
     Heartbeat,
+    ReportPulling,
     ReportActive,
     ReportDown,
     ReportUp,

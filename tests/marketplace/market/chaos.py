@@ -31,6 +31,8 @@ class Chaos:
             bond_cut_activation=CREDIT // 2,
             bond_cut_early=CREDIT // 3,
             bond_cut_silence=3 * CREDIT,
+            pull_free_ms=self.rng.choice((0, 1, 120_000)),
+            pull_most_ms=600_000,
         )
         for who in PROVIDERS:
             self.world.provider(who, region=self.rng.choice(("eu", "us")))
@@ -135,6 +137,8 @@ class Chaos:
         lease = self.world.lease(id)
         who = NAME_OF[lease.provider]
         if lease.state is LeaseState.MATCHED:
+            if self.rng.random() < (0.1 if lease.pulling_ms else 0.4):
+                return who, m.ReportPulling(generation=self.generation(id), lease=id)
             return who, self.world.report(id, self.generation(id))
         if lease.state is LeaseState.ACTIVE and self.rng.random() < 0.3:
             since = self.world.now - self.rng.choice((0, 1, 30_000, 10**7))
@@ -154,7 +158,7 @@ class Chaos:
         id = self.lease()
         if id is None or self.rng.random() < 0.4:
             return self.report()
-        if self.world.lease(id).state is LeaseState.MATCHED:
+        if self.world.lease(id).state is LeaseState.MATCHED and not self.world.lease(id).pulling_ms:
             return NAME_OF[self.world.lease(id).provider], self.world.end(id, "manifest_missing")
         return NAME_OF[self.world.lease(id).provider], self.world.end(
             id, self.rng.choice(("policy", "image_failed", "host_failed"))
