@@ -11,7 +11,7 @@ from ledger.machine.crowding import Crowding
 from ledger.machine.delegation import Delegations
 from ledger.machine.escrow import Escrow
 from ledger.machine.invariants import block_moves, check_all
-from ledger.machine.module import Handler, Module
+from ledger.machine.module import Handler, Module, Since
 from ledger.machine.remembered import Remembered
 from ledger.machine.schedule import SCHEDULE, Agenda
 from ledger.machine.snapshot import Parts
@@ -25,7 +25,7 @@ from ledger.protocol.genesis import Genesis
 from ledger.protocol.keys import check_address
 from ledger.protocol.money import MAX_AMOUNT, parse_amount
 from ledger.protocol.proof import Proof, build, key_hash, state_root, value_hash
-from ledger.protocol.transaction import Codec, Signed
+from ledger.protocol.transaction import Codec, Signed, Transaction
 
 Refusal = tuple[Signed, Rejected]
 """A transaction that a block leaves out, and why."""
@@ -69,15 +69,18 @@ class Machine:
         self.modules: tuple[Module, ...] = (Accounts(), Delegations(), Escrow(), self._governance, *modules)
         self.store = Store([SCHEDULE, *(table for module in self.modules for table in module.tables)])
         self._handlers: dict[type[Any], Handler] = {}
+        self._since: dict[type[Any], Since] = {}
         self._kinds: dict[str, Callable[[Context, str], None]] = {}
         for module in self.modules:
             for message, handler in module.messages.items():
                 assert message not in self._handlers, f"two modules handle {message.__name__}"
                 self._handlers[message] = handler
+            assert module.since.keys() <= module.messages.keys(), "a module gates its own messages"
+            self._since |= module.since
             for kind, due in module.kinds.items():
                 assert kind not in self._kinds, f"two modules schedule {kind}"
                 self._kinds[kind] = due
-            self._governance.declare(module.parameters)
+            self._governance.declare(module.parameters, module.parameters_since)
         self.codec = Codec(tuple(self._handlers))
         self._remembered = Remembered()
         self._tree = Tree()
@@ -85,6 +88,8 @@ class Machine:
         self._shards = snapshot.Shards()
         self.change = snapshot.NO_CHANGE
         """What the newest block changed; of the next one when that is applied."""
+        self._newest = rules.PROTOCOL if self._since else 0
+        """Under this protocol, and later ones, every message is known."""
         self._governance.follow(self.store)
 
     def _allocate(self) -> None:
@@ -108,7 +113,7 @@ class Machine:
                 raise ValueError(f"the genesis allocates more {spec.name} than an amount can hold")
             store.put(SUPPLIES, Supply(burned=0, denomination=spec.name, issuer=spec.issuer, minted=minted[spec.name]))
         for name, value in sorted(genesis.parameters.items()):
-            if not self._governance.fits(name, value):
+            if not self._governance.fits(name, value, genesis.protocol):
                 raise ValueError(f"the genesis sets parameter {name} to {value}, which is unknown or out of bounds")
             store.put(params.PARAMETERS, params.Parameter(name=name, value=value))
         store.put(params.CHAIN, params.Chain(height=0, protocol=genesis.protocol, time_ms=genesis.time_ms))
@@ -226,6 +231,8 @@ class Machine:
             admission.check_window(transaction, ctx.chain_id, ctx.time, ctx.parameter("max_validity_ms"))
             if transaction.nonce and self._remembered.knows(signed.id, transaction.valid_until):
                 raise Rejected(Code.ALREADY_APPLIED, "a transaction of this id has its result")
+            if ctx.protocol < self._newest:
+                self._check_known(transaction, ctx.protocol)
             ctx.delegated = admission.admit(ctx, transaction)
         except Rejected as refusal:
             return self._not_admitted(signed, index, ctx, refusal, refusals)
@@ -246,6 +253,15 @@ class Machine:
         if transaction.nonce:
             self._remembered.add(signed.id, signed.signed_bytes, transaction.valid_until, receipt)
         return receipt
+
+    def _check_known(self, transaction: Transaction, protocol: int) -> None:
+        """UNKNOWN_MESSAGE where one of the messages is of newer rules than those of `protocol`."""
+        for message in transaction.messages:
+            since = self._since.get(type(message), 1)
+            least = since if isinstance(since, int) else since(message)
+            if least > protocol:
+                name = type(message).__struct_config__.tag
+                raise Rejected(Code.UNKNOWN_MESSAGE, f"this {name} is of protocol {least}, the chain follows {protocol}")
 
     def _not_admitted(
         self, signed: Signed, index: int, ctx: Context, refusal: Rejected, refusals: list[Refusal] | None
@@ -300,6 +316,11 @@ class Machine:
         admission.check_window(transaction, self.genesis.chain_id, now, longest)
         if transaction.nonce and self._remembered.knows(signed.id, transaction.valid_until):
             raise Rejected(Code.ALREADY_APPLIED, "a transaction of this id has its result")
+        protocol = self.protocol_ahead
+        if protocol < self._newest:
+            # An upgrade that is planned may come within any validity.
+            planned = params.chain(self.store).upgrade_protocol
+            self._check_known(transaction, protocol if now_ms is not None else max(protocol, planned))
         account, _ = admission.check_key(self.store, transaction, now)
         if not transaction.nonce:
             ahead = transaction.sequence - account.sequence
@@ -310,8 +331,14 @@ class Machine:
             admission.check_rate(account, now, values["bucket_burst"], values["bucket_refill_per_s"])
 
     def parameters(self) -> dict[str, int]:
-        """Return every parameter's value now, by name."""
-        return dict(sorted(self._governance.values.items()))
+        """Return the value now of every parameter that there is under the rules of the next block, by name."""
+        protocol = self.protocol_ahead
+        return {k: v for k, v in sorted(self._governance.values.items()) if self._governance.knows(k, protocol)}
+
+    @property
+    def protocol_ahead(self) -> int:
+        """The rules that the next block follows."""
+        return params.protocol_ahead(self.store)
 
     def next_due(self) -> int | None:
         """Return the earliest time in ms at which something falls due, or None."""

@@ -64,6 +64,12 @@ def chain(store: Store) -> Chain:
     return found
 
 
+def protocol_ahead(store: Store) -> int:
+    """Return the rules that the next block follows."""
+    now = chain(store)
+    return now.upgrade_protocol if now.upgrade_height == now.height + 1 else now.protocol
+
+
 def advance(ctx: Context) -> int:
     """Write the new block's height and time, start a planned upgrade at its height; return the rules in force."""
     old = chain(ctx.store)
@@ -92,11 +98,14 @@ class Governance(Plain):
 
     def __init__(self) -> None:
         self.bounds: dict[str, Bounds] = {}
+        self._since: dict[str, int] = {}
         self.values: dict[str, int] = {}
         self.messages = {SetParameter: self._set, Upgrade: self._upgrade}
 
-    def declare(self, parameters: Mapping[str, Bounds]) -> None:
-        """Take in a module's parameters; their names are unique over all modules."""
+    def declare(self, parameters: Mapping[str, Bounds], since: Mapping[str, int]) -> None:
+        """Take in a module's parameters and from which protocol on there are some; names are unique over all modules."""
+        assert since.keys() <= parameters.keys(), since
+        self._since |= since
         for name, (default, lowest, highest) in parameters.items():
             assert name not in self.bounds, f"two modules declare {name}"
             assert lowest <= default <= highest, name
@@ -112,15 +121,19 @@ class Governance(Plain):
 
         store.watch(PARAMETERS, changed)
 
-    def fits(self, name: str, value: int) -> bool:
-        """True for a known parameter and a value within its bounds."""
-        return name in self.bounds and self.bounds[name][1] <= value <= self.bounds[name][2]
+    def knows(self, name: str, protocol: int) -> bool:
+        """True for a parameter that there is under a protocol."""
+        return name in self.bounds and self._since.get(name, 1) <= protocol
+
+    def fits(self, name: str, value: int, protocol: int) -> bool:
+        """True for a parameter that there is under a protocol, and a value within its bounds."""
+        return self.knows(name, protocol) and self.bounds[name][1] <= value <= self.bounds[name][2]
 
     def _set(self, ctx: Context, message: SetParameter) -> None:
         require(ctx.principal == ctx.governance, Code.NOT_GOVERNANCE, f"{ctx.governance} governs")
-        bounds = self.bounds.get(message.name)
-        require(bounds is not None, Code.PARAMETER_REFUSED, f"there is no parameter {message.name}")
-        require(self.fits(message.name, message.value), Code.PARAMETER_REFUSED, f"not within {bounds and bounds[1:]}")
+        require(self.knows(message.name, ctx.protocol), Code.PARAMETER_REFUSED, f"there is no parameter {message.name}")
+        fits = self.fits(message.name, message.value, ctx.protocol)
+        require(fits, Code.PARAMETER_REFUSED, f"not within {self.bounds[message.name][1:]}")
         ctx.store.put(PARAMETERS, Parameter(name=message.name, value=message.value))
         ctx.emit(ParameterSet(name=message.name, value=message.value))
 

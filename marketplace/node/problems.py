@@ -26,6 +26,7 @@ FIXES: Final[Mapping[IntEnum, str]] = MappingProxyType(
         Code.ALREADY_APPLIED: "nothing to do: its result is at /v1/transactions/ID",
         Code.BAD_SEQUENCE: "ask /v1/accounts/ADDRESS for the sequence and sign with the next one",
         Code.RATE_LIMITED: "wait a second, then send the same bytes again",
+        Code.UNKNOWN_MESSAGE: "wait until the chain follows the protocol that knows it: /v1/status tells which it follows",
         Code.INSUFFICIENT_FUNDS: "receive money first: a transfer, or gpubid account faucet on a development chain",
         Code.SPEND_LIMIT: "wait for the next day, or delegate with a higher limit",
         Code.VERSION_MISMATCH: "read the object again and name the version it has now",

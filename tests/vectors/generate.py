@@ -33,7 +33,7 @@ def accounts() -> list[dict[str, str]]:
 
 def transactions() -> list[dict[str, Any]]:
     """Signed bytes with their ids."""
-    chain = Chain()
+    chain = Chain(protocol=1)
     raws = {
         "transfer": chain.raw(ADA, Transfer(amount="5", denomination=CREDIT, to=BOB.address)),
         "offline": chain.raw(ADA, Deposit(amount="7", purse="a/1"), nonce="", sequence=1, valid_until=0),
@@ -48,7 +48,7 @@ def transactions() -> list[dict[str, Any]]:
 
 def history() -> Chain:
     """A short history that touches each of the ledger's tables."""
-    chain = Chain()
+    chain = Chain(protocol=1)
     chain.block(
         chain.sign(ADA, Transfer(amount="5", denomination=CREDIT, to=User("dora").address)),
         chain.sign(GOVERNOR, SetParameter(name="take_rate_ppm", value=10_000)),
@@ -76,8 +76,8 @@ def blocks() -> dict[str, Any]:
     }
     minutes = dict(machine._remembered.ids())
     return {
-        "genesis": encode(genesis()).decode(),
-        "genesis_hash": genesis().hash,
+        "genesis": encode(genesis(protocol=1)).decode(),
+        "genesis_hash": genesis(protocol=1).hash,
         "head": json.loads(encode(machine.head)),
         "head_hash": machine.head.hash,
         "records": records,
@@ -88,7 +88,7 @@ def blocks() -> dict[str, Any]:
 
 def pledges() -> dict[str, Any]:
     """Records of bonds, of earnings held back and of a meter with a shortest term, and the root over all of the state."""
-    chain = Chain(parameters={"backdate_ms": 0})
+    chain = Chain(parameters={"backdate_ms": 0}, protocol=1)
     chain.act(
         lambda ctx: bonds.post(ctx, BOB.address, CREDIT, 900),
         lambda ctx: bonds.ask_back(ctx, BOB.address, CREDIT, 400, START + 10**6),
