@@ -106,7 +106,7 @@ def gap(ctx: Context) -> None:
 
 
 def activation(ctx: Context, id: str) -> None:
-    """Scheduled: a matched lease that nobody started, or whose pull took too long. Its order is over, unless its host fell silent."""
+    """Scheduled: a matched lease that nobody started, or whose pull took too long. Its order is over, or its host was silent."""
     lease = ctx.store.get(LEASES, id)
     assert lease is not None, id
     assert lease.state is LeaseState.MATCHED, f"{id} is {lease.state}"

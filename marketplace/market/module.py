@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ledger.machine.context import Context
-from ledger.machine.module import Bounds, Handler, Plain
+from ledger.machine.module import Bounds, Handler, Plain, Since
 from ledger.machine.store import Store, Table
 from ledger.protocol.messages import Message
 from marketplace.market import (
@@ -24,7 +24,7 @@ from marketplace.market import (
     tables,
 )
 from marketplace.market.book import Book
-from marketplace.market.parameters import PARAMETERS
+from marketplace.market.parameters import PARAMETERS, PARAMETERS_SINCE
 from marketplace.protocol import messages as m
 
 HANDLERS: Final[Mapping[type[Message], Handler]] = {
@@ -50,6 +50,8 @@ HANDLERS: Final[Mapping[type[Message], Handler]] = {
     m.Retract: registry.retract,
 }
 
+SINCE: Final[Mapping[type[Message], Since]] = {m.ReportPulling: 2}
+
 
 class Market(Plain):
     """The market's law. One instance serves one machine: its book is a cache of that machine's state."""
@@ -57,7 +59,9 @@ class Market(Plain):
     name = "market"
     tables: tuple[Table[Any], ...] = tables.TABLES
     messages: Mapping[type[Message], Handler] = HANDLERS
+    since: Mapping[type[Message], Since] = SINCE
     parameters: Mapping[str, Bounds] = PARAMETERS
+    parameters_since: Mapping[str, int] = PARAMETERS_SINCE
 
     def __init__(self) -> None:
         self.book: Book | None = None

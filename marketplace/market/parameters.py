@@ -23,3 +23,6 @@ PARAMETERS: Final = MappingProxyType(
     }
 )
 """What each one is stands in the package's README."""
+
+PARAMETERS_SINCE: Final = MappingProxyType({"pull_free_ms": 2, "pull_most_ms": 2})
+"""Which of them older protocols do not know."""

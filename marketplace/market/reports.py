@@ -31,8 +31,7 @@ def _open(ctx: Context, id: str, generation: int) -> Lease:
 
 
 def report_pulling(ctx: Context, msg: ReportPulling) -> None:
-    """The manifest of a matched lease came and its images are pulled: it has longer to become active, at the hold rate in the end."""
-    require(ctx.protocol >= 2, MarketCode.REPORT_REFUSED, "pulls are reported from protocol 2 on")
+    """A matched lease's manifest came and its images are pulled: it has longer to become active, at the hold rate in the end."""
     lease = _open(ctx, msg.lease, msg.generation)
     require(lease.state is LeaseState.MATCHED, MarketCode.REPORT_REFUSED, f"the lease is {lease.state.value}")
     require(not lease.pulling_ms, MarketCode.REPORT_REFUSED, f"its pull was reported at {lease.pulling_ms}")
