@@ -50,7 +50,7 @@ HANDLERS: Final[Mapping[type[Message], Handler]] = {
     m.Retract: registry.retract,
 }
 
-SINCE: Final[Mapping[type[Message], Since]] = {m.ReportPulling: 2}
+SINCE: Final[Mapping[type[Message], Since]] = {m.CreateDeployment: deployments.since, m.ReportPulling: 2}
 
 
 class Market(Plain):
@@ -102,7 +102,7 @@ class Market(Plain):
         elif what == "deposited":
             for order in ctx.store.find(tables.ORDERS, "open", purse):
                 # Over a wide book not every bid was told: one with a shortest term may have lacked funds.
-                if "funds" in order.refusals or ("not_tested" in order.refusals and order.group.duration_ms):
+                if "funds" in order.refusals or ("not_tested" in order.refusals and order.group.most_bound_ms):
                     self._book().look_again(tables.order_key(order))
         elif what == "grace_over":
             funding.grace_over(ctx, purse)

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from msgspec import UNSET
+
 from marketplace.market.placement import RANK, Miss
 from marketplace.protocol.resources import Group
 
@@ -46,6 +48,8 @@ def nearest(miss: Miss | None, group: Group, denomination: str, books: int) -> s
         return "no bid is in the book" if not books else f"no bid offers {asked_models(group)}"
     who = f"host {miss.entry.bid.host} of {miss.entry.bid.provider}"
     has, asked = miss.has, miss.asked
+    if miss.test == "duration" and miss.word == "least" and group.bound_ms is not UNSET:
+        return f"{who} leases for at least {has} ms, {asked} ms are accepted: accept {has}"
     if miss.test == "duration" and miss.word == "least":
         return f"{who} leases for at least {has} ms, {asked} ms asked: ask for that duration"
     texts = {

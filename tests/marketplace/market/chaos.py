@@ -2,6 +2,8 @@
 
 import random
 
+from msgspec import UNSET
+
 from ledger.machine.escrow import PURSES
 from ledger.protocol.messages import Deposit, Message, SetParameter, Settle, Withdraw
 from marketplace.market.tables import BIDS, DEPLOYMENTS, HOSTS, LEASES, ORDERS
@@ -116,6 +118,7 @@ class Chaos:
             attributes={"region": "eu"} if rng.random() < 0.2 else {},
             signed_by=SignedBy(any_of=(ADDRESS["aud"],)) if rng.random() < 0.1 else SignedBy(),
             duration_ms=rng.choice((0, 300_000, 300_000)),
+            bound_ms=rng.choice((UNSET, UNSET, 0, 300_000)),
             selection="manual" if rng.random() < 0.1 else "automatic",
             deadline_ms=self.world.now + 900_000 if rng.random() < 0.1 else 0,
         )

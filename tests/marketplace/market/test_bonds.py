@@ -10,6 +10,7 @@ from ledger.machine.bonds import Bond, bond_of
 from ledger.protocol.errors import Code
 from ledger.protocol.events import BondCut, BondReturned
 from ledger.protocol.messages import Deposit, SetParameter, Withdraw
+from marketplace.market.quote import quote
 from marketplace.protocol import messages as m
 from marketplace.protocol.errors import MarketCode
 from marketplace.protocol.events import BidGone, LeaseEnded
@@ -315,3 +316,27 @@ def test_a_dearer_bid_without_a_term_serves_a_poor_purse() -> None:
     world.host("pol", "h9", price=prices(gpu=3 * CREDIT))
     (lease,) = world.leases(world.deploy("ann", LONG, deposit=10 * CREDIT))
     assert lease.provider == ADDRESS["pol"]
+
+
+@pytest.mark.parametrize(("bound_ms", "fits"), [(10 * HOUR, True), (10 * HOUR - 1, False), (0, False)])
+def test_a_group_says_what_it_lets_itself_be_bound_to(bound_ms: int, fits: bool) -> None:
+    """What a group needs and what it is bound to are two things: to need a day is no promise to pay for it."""
+    world = termed()
+    deployment = world.deploy("ann", group(duration_ms=24 * HOUR, bound_ms=bound_ms))
+    assert bool(world.leases(deployment)) == fits
+    order = world.order(f"{deployment}/1/1")
+    assert order.refusals == ({} if fits else {"duration": 1})
+    assert fits or f"leases for at least 36000000 ms, {bound_ms} ms are accepted: accept 36000000" in order.nearest
+    (quoted,) = quote(world.machine.store, (group(bound_ms=bound_ms),), "ucredit", world.now)
+    assert quoted.refusals == ({"gpu": 1} if fits else {"duration": 1})
+
+
+def test_a_longest_duration_must_reach_what_is_needed() -> None:
+    """A bid that ends leases sooner does not fit, whatever the group accepts; the quote of one that fits tells the terms."""
+    world = World()
+    world.provider()
+    world.host(max_duration_ms=10 * HOUR, min_duration_ms=HOUR, hold_per_hour="7")
+    deployment = world.deploy("ann", group(duration_ms=10 * HOUR + 1, bound_ms=HOUR))
+    assert world.order(f"{deployment}/1/1").refusals == {"duration": 1}
+    (quoted,) = quote(world.machine.store, (group(duration_ms=10 * HOUR, bound_ms=HOUR),), "ucredit", world.now)
+    assert (quoted.least_ms, quoted.most_ms, quoted.hold_per_hour) == (HOUR, 10 * HOUR, "7")

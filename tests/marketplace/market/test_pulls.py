@@ -2,19 +2,22 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from ledger.machine import escrow
 from ledger.machine.accounts import balance
 from ledger.machine.held import HELD
+from ledger.machine.machine import Machine
 from ledger.protocol.errors import Code
-from ledger.protocol.messages import Deposit, Settle, Withdraw
+from ledger.protocol.messages import Deposit, SetParameter, Settle, Upgrade, Withdraw
 from marketplace.market import pulls
+from marketplace.market.module import Market
 from marketplace.protocol import messages as m
 from marketplace.protocol.errors import MarketCode
 from marketplace.protocol.events import LeaseChanged, LeaseEnded
 from marketplace.protocol.records import LeaseState, OrderState
-from tests.marketplace.market.world import ADDRESS, CREDIT, HOUR, World, device, group, offer
+from tests.marketplace.market.world import ADDRESS, CREDIT, HOUR, World, device, genesis, group, offer
 
 RICH = 10**6 * CREDIT
 MINUTE = 60_000
@@ -237,3 +240,20 @@ def test_without_a_report_or_a_hold_nothing_changes() -> None:
     assert world.lease(world.id_of(second)).reason == "not_activated"
     world.ok("pat", world.report(world.id_of(first)))
     assert held(world, "pat") == 0
+
+
+def test_older_rules_know_none_of_it() -> None:
+    """Under protocol 1 the report, the field and the parameters are unknown and leave no trace; from an upgrade on they hold."""
+    world = World(Machine(msgspec.structs.replace(genesis(), protocol=1), [Market()]))
+    world.provider()
+    world.host(hold_per_hour=str(HOLD))
+    (lease,) = world.leases(world.deploy())
+    report = m.ReportPulling(generation=1, lease=world.id_of(lease))
+    bound = world.create(group(bound_ms=HOUR), dseq=2)
+    assert world.code("pat", report) == Code.UNKNOWN_MESSAGE
+    assert world.code("ann", bound) == Code.UNKNOWN_MESSAGE
+    assert world.code("lee", SetParameter(name="pull_free_ms", value=1)) == Code.PARAMETER_REFUSED
+    world.ok("lee", Upgrade(height=world.machine.head.height + 2, protocol=2))
+    world.ok("pat", report)
+    world.ok("ann", bound)
+    world.ok("lee", SetParameter(name="pull_free_ms", value=1))
