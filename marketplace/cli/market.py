@@ -45,7 +45,7 @@ def _prices(bid: Json) -> str:
 @node_option
 @output_option
 def bids(provider: str | None, model: str | None, node: str, output: str) -> None:
-    """List the bids in the book: GPUs free of all, prices in credits an hour, shortest to longest duration, hold of long pulls."""
+    """List the bids in the book: GPUs free of all, prices in credits an hour, durations, hold of long pulls."""
     headers = ("PROVIDER", "HOST", "GPUS FREE/ALL", "GPU/H", "CPU/H", "MEM/GIB/H", "CPUS", "MEM GIB", "TERMS", "STATE", "VERSION")
 
     def row(bid: Json) -> list[Any]:

@@ -57,9 +57,12 @@ def account(store: Store, record: Account) -> Json:
 
 
 def bond(store: Store, record: Bond) -> Json:
-    """A bond with what the provider's bids in its denomination need now."""
+    """A bond with what the provider's bids in its denomination need now, and what of it bids and open leases hold."""
     found = {name: value for name, value in plain(record).items() if name != "address"}
-    return found | {"needed": str(bonds.needed(store, bonds.minimum_of(store), record.address, record.denomination))}
+    return found | {
+        "needed": str(bonds.needed(store, bonds.minimum_of(store), record.address, record.denomination)),
+        "stays": str(bonds.demanded(store, record.address, record.denomination)),
+    }
 
 
 def provider(store: Store, record: Provider) -> Json:

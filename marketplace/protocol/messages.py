@@ -65,7 +65,8 @@ class PostBond(Message, frozen=True, tag="PostBond"):
 class WithdrawBond(Message, frozen=True, tag="WithdrawBond"):
     """Ask for `amount` of the bond, in place of what was asked before; "0" takes the asking back.
 
-    It leaves after a cooling time, once no bid and no open lease of the provider is left, and no longer counts for new bids.
+    It no longer counts for new bids. It leaves after a cooling time, once no bid and no open lease of the provider is left;
+    from protocol 2 on as soon as what stays covers what those demand.
     """
 
     amount: Amount
