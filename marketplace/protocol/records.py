@@ -130,7 +130,7 @@ class Order(msgspec.Struct, frozen=True):
     state: OrderState
 
 
-class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
+class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A bid taken by an order. `rate_per_hour` is fixed at the match; money is metered by the ledger's meter of the same id.
 
     `devices` come in the order of the group's units, replica by replica. `hold_per_hour` is never over the rate.
@@ -153,6 +153,8 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
     oseq: int
     owner: str
     provider: str
+    pulling_ms: int = 0
+    """Since when its provider pulls the images of this generation, block time; 0: it does not."""
     rate_per_hour: int
     reason: str
     released: bool
@@ -162,8 +164,6 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
     since_ms: int
     """Block time at which its present state began; of an active lease, its last start."""
     state: LeaseState
-    pulling_ms: int = 0
-    """Since when its provider pulls the images of this generation, block time; 0: it does not."""
 
 
 class Attestation(msgspec.Struct, frozen=True):

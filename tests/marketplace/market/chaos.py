@@ -118,7 +118,7 @@ class Chaos:
             attributes={"region": "eu"} if rng.random() < 0.2 else {},
             signed_by=SignedBy(any_of=(ADDRESS["aud"],)) if rng.random() < 0.1 else SignedBy(),
             duration_ms=rng.choice((0, 300_000, 300_000)),
-            bound_ms=rng.choice((UNSET, UNSET, 0, 300_000)),
+            bound_ms=300_000 if rng.random() < 0.1 else UNSET,
             selection="manual" if rng.random() < 0.1 else "automatic",
             deadline_ms=self.world.now + 900_000 if rng.random() < 0.1 else 0,
         )
@@ -161,7 +161,11 @@ class Chaos:
         id = self.lease()
         if id is None or self.rng.random() < 0.4:
             return self.report()
-        if self.world.lease(id).state is LeaseState.MATCHED and not self.world.lease(id).pulling_ms:
+        pulled = self.world.machine.store.find(LEASES, "pulling", True)
+        if pulled and self.rng.random() < 0.5:
+            lease = self.rng.choice(pulled)
+            return NAME_OF[lease.provider], self.world.end(LEASES.key(lease), self.rng.choice(("image_failed", "host_failed")))
+        if self.world.lease(id).state is LeaseState.MATCHED:
             return NAME_OF[self.world.lease(id).provider], self.world.end(id, "manifest_missing")
         return NAME_OF[self.world.lease(id).provider], self.world.end(
             id, self.rng.choice(("policy", "image_failed", "host_failed"))
