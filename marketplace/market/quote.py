@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ledger.machine import params
 from ledger.machine.store import Store
 from ledger.protocol.money import parse_amount
 from marketplace.market.placement import Fit, Miss, ask_of, entry_of, examine, offers_models
@@ -82,7 +83,7 @@ def _quote(store: Store, group: Group, denomination: str, now_ms: int) -> Quote:
         least_ms=best.entry.bid.terms.least_ms if best else 0,
         models=_models(best) if best else {},
         most_ms=best.entry.bid.terms.max_duration_ms if best else 0,
-        nearest="" if best else nearest(closest, group, denomination, bids),
+        nearest="" if best else nearest(closest, group, denomination, bids, params.chain(store).protocol),
         provider=best.entry.bid.provider if best else "",
         rate_per_hour=str(best.rate) if best else "",
         refusals=dict(sorted(refusals.items())),

@@ -262,7 +262,7 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
 
 def _hold(item: dict[str, Any]) -> str:
     """What of a lease's bill was for long pulls."""
-    return f", of its cost {credits(item['hold'])} for pulling" if int(item.get("hold", "0")) else ""
+    return f" ({credits(item['hold'])} of its cost for a long pull)" if int(item.get("hold", "0")) else ""
 
 
 def _still_open(found: dict[str, Any], id: str) -> None:

@@ -358,7 +358,7 @@ def test_a_shortest_term_is_only_for_who_asks_for_it() -> None:
     deployment = world.deploy("ann", group(duration_ms=10 * HOUR - 1))
     order = world.order(f"{deployment}/1/1")
     assert order.refusals == {"duration": 1}
-    assert "leases for at least 36000000 ms, 35999999 ms asked: ask for that duration" in order.nearest
+    assert "leases for at least 10h, 35999999ms accepted: accept 10h" in order.nearest
     assert world.leases(world.deploy("bob", LONG))
 
 
@@ -418,7 +418,7 @@ def test_a_group_says_what_it_lets_itself_be_bound_to(bound_ms: int, fits: bool)
     assert bool(world.leases(deployment)) == fits
     order = world.order(f"{deployment}/1/1")
     assert order.refusals == ({} if fits else {"duration": 1})
-    assert fits or f"leases for at least 36000000 ms, {bound_ms} ms are accepted: accept 36000000" in order.nearest
+    assert fits or "leases for at least 10h, " in order.nearest
     (quoted,) = quote(world.machine.store, (group(bound_ms=bound_ms),), "ucredit", world.now)
     assert quoted.refusals == ({"gpu": 1} if fits else {"duration": 1})
 
@@ -430,5 +430,6 @@ def test_a_longest_duration_must_reach_what_is_needed() -> None:
     world.host(max_duration_ms=10 * HOUR, min_duration_ms=HOUR, hold_per_hour="7")
     deployment = world.deploy("ann", group(duration_ms=10 * HOUR + 1, bound_ms=HOUR))
     assert world.order(f"{deployment}/1/1").refusals == {"duration": 1}
+    assert "leases for at most 10h, 36000001ms needed: shorten that" in world.order(f"{deployment}/1/1").nearest
     (quoted,) = quote(world.machine.store, (group(duration_ms=10 * HOUR, bound_ms=HOUR),), "ucredit", world.now)
     assert (quoted.least_ms, quoted.most_ms, quoted.hold_per_hour) == (HOUR, 10 * HOUR, "7")
