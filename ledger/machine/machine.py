@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from ledger.machine import admission, params, snapshot
 from ledger.machine.accounts import ACCOUNTS, SUPPLIES, Account, Accounts, Supply
+from ledger.machine.buckets import Allowance, Buckets
 from ledger.machine.context import Context
 from ledger.machine.crowding import Crowding
 from ledger.machine.delegation import Delegations
@@ -91,6 +92,8 @@ class Machine:
         self._newest = rules.PROTOCOL if self._since else 0
         """Under this protocol, and later ones, every message is known."""
         self._governance.follow(self.store)
+        first = genesis.denominations[0].name if genesis.denominations else ""
+        self._buckets = Buckets(self.store, self._governance.values, first)
 
     def _allocate(self) -> None:
         """Write the genesis into state."""
@@ -196,6 +199,7 @@ class Machine:
             self.store,
             self._governance.values,
             self._notify,
+            self._buckets,
             chain_id=self.genesis.chain_id,
             governance=self.genesis.governance,
             height=height,
@@ -327,7 +331,11 @@ class Machine:
             # The ones between may come in a later block, but not in the next.
             if ahead < 1 or (now_ms is not None and ahead > 1):
                 raise Rejected(Code.BAD_SEQUENCE, f"the next sequence is {account.sequence + 1}")
-        if now_ms is not None:
+        if now_ms is None:
+            return
+        if protocol >= 2:
+            self._buckets.take(account, transaction, now)
+        else:
             admission.check_rate(account, now, values["bucket_burst"], values["bucket_refill_per_s"])
 
     def parameters(self) -> dict[str, int]:
@@ -339,6 +347,14 @@ class Machine:
     def protocol_ahead(self) -> int:
         """The rules that the next block follows."""
         return params.protocol_ahead(self.store)
+
+    def allowance(self, account: Account, now_ms: int) -> Allowance:
+        """Return what an account may send at `now_ms`, under the rules of the next block."""
+        if self.protocol_ahead >= 2:
+            return self._buckets.allowance(account, now_ms)
+        burst, refill = self._governance.values["bucket_burst"], self._governance.values["bucket_refill_per_s"]
+        left = admission.bucket_at(account, now_ms, burst, refill) // 1000
+        return Allowance(left=left, at_once=burst, per_minute=refill * 60)
 
     def next_due(self) -> int | None:
         """Return the earliest time in ms at which something falls due, or None."""
@@ -394,6 +410,7 @@ class Machine:
         """Check everything that must hold, over the whole state and from scratch; AssertionError names what does not."""
         self.store.check()
         self._agenda.check()
+        self._buckets.check()
         check_all(self.store)
         for module in self.modules:
             module.invariants(self.store)

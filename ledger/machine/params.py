@@ -17,6 +17,9 @@ HOUR_MS: Final = 3_600_000
 LEDGER_PARAMETERS: Final[Mapping[str, Bounds]] = {
     "backdate_ms": (24 * HOUR_MS, 0, 30 * 24 * HOUR_MS),
     "bucket_burst": (2_000, 1, 1_000_000),
+    "bucket_floor": (20, 1, 1_000_000),
+    "bucket_floor_per_min": (12, 1, 60_000_000),
+    "bucket_full": (10**9, 1, 10**15),
     "bucket_records": (4_096, 256, 1_000_000),
     "bucket_refill_per_s": (200, 1, 1_000_000),
     "max_validity_ms": (120_000, 1_000, 600_000),
@@ -28,6 +31,9 @@ LEDGER_PARAMETERS: Final[Mapping[str, Bounds]] = {
     "take_rate_ppm": (0, 0, 500_000),
 }
 """The ledger's own parameters: name to (default, lowest, highest). The README says what each means."""
+
+LEDGER_PARAMETERS_SINCE: Final[Mapping[str, int]] = {"bucket_floor": 2, "bucket_floor_per_min": 2, "bucket_full": 2}
+"""From which protocol on there are some of them."""
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -95,6 +101,7 @@ class Governance(Plain):
     name = "governance"
     tables = (PARAMETERS, CHAIN)
     parameters = LEDGER_PARAMETERS
+    parameters_since = LEDGER_PARAMETERS_SINCE
 
     def __init__(self) -> None:
         self.bounds: dict[str, Bounds] = {}

@@ -103,13 +103,15 @@ def is_final(code: int) -> bool:
 class Rejected(Exception):
     """An expected failure: `code` is consensus, `detail` is for people.
 
-    Anything else that escapes from the pure rooms is a bug.
+    `retry_ms` says after how long the same may be accepted, 0 where that is not known. Anything else that escapes from the
+    pure rooms is a bug.
     """
 
-    def __init__(self, code: IntEnum, detail: str = "") -> None:
+    def __init__(self, code: IntEnum, detail: str = "", retry_ms: int = 0) -> None:
         super().__init__(f"{code.name} ({int(code)}){': ' if detail else ''}{detail}")
         self.code = code
         self.detail = detail
+        self.retry_ms = retry_ms
 
 
 def require(condition: object, code: IntEnum, detail: str = "") -> None:

@@ -7,6 +7,7 @@ import msgspec
 
 from ledger.machine.accounts import Account
 from ledger.machine.bonds import BONDS, Bond
+from ledger.machine.buckets import Allowance
 from ledger.machine.delegation import DELEGATIONS
 from ledger.machine.purse import METERS, PURSES, Purse, cost_at, horizon, purse_view, up_at
 from ledger.machine.store import Store
@@ -42,8 +43,8 @@ def plain(record: msgspec.Struct) -> Json:
     return {name: str(value) if name in MONEY and isinstance(value, int) else value for name, value in found.items()}
 
 
-def account(store: Store, record: Account) -> Json:
-    """An account with its bonds and delegations."""
+def account(store: Store, record: Account, allowance: Allowance) -> Json:
+    """An account with its bonds and delegations, and what it may send."""
     delegations = [plain(d) for d in store.find(DELEGATIONS, "address", record.address)]
     return {
         "address": record.address,
@@ -51,6 +52,7 @@ def account(store: Store, record: Account) -> Json:
         "key": record.key,
         "sequence": record.sequence,
         "version": record.version,
+        "bucket": plain(allowance),
         "bonds": [bond(store, b) for b in store.find(BONDS, "address", record.address)],
         "delegations": [{k: v for k, v in d.items() if k != "address"} for d in delegations],
     }

@@ -15,8 +15,8 @@ from ledger.machine.machine import Machine
 from ledger.protocol import keys
 from ledger.protocol.block import Header, Receipt
 from ledger.protocol.encoding import encode
-from ledger.protocol.genesis import Genesis
-from ledger.protocol.messages import Delegate, Deposit, SetParameter, Settle, Transfer
+from ledger.protocol.genesis import Allocation, Genesis
+from ledger.protocol.messages import Delegate, Deposit, SetParameter, Settle, Transfer, Upgrade
 from ledger.protocol.receipts import sign_checkpoint, sign_receipt, statement_bytes
 from ledger.protocol.transaction import rotation_bytes
 from marketplace.market.module import Market
@@ -46,9 +46,9 @@ def transactions() -> list[dict[str, Any]]:
     return [{"name": name, "raw": raw.decode(), "id": chain.machine.codec.decode(raw).id} for name, raw in raws.items()]
 
 
-def history() -> Chain:
-    """A short history that touches each of the ledger's tables."""
-    chain = Chain(protocol=1)
+def history(protocol: int = 1) -> Chain:
+    """A short history that touches each of the ledger's tables, under the rules of a protocol."""
+    chain = Chain(protocol=protocol)
     chain.block(
         chain.sign(ADA, Transfer(amount="5", denomination=CREDIT, to=User("dora").address)),
         chain.sign(GOVERNOR, SetParameter(name="take_rate_ppm", value=10_000)),
@@ -65,9 +65,9 @@ def history() -> Chain:
     return chain
 
 
-def blocks() -> dict[str, Any]:
+def blocks(protocol: int = 1) -> dict[str, Any]:
     """The genesis, the head after the history, the whole state, and the root by the independent builder."""
-    chain = history()
+    chain = history(protocol)
     machine: Machine = chain.machine
     records = {
         f"{table.name}/{table.key(record)}": encode(record).decode()
@@ -76,14 +76,32 @@ def blocks() -> dict[str, Any]:
     }
     minutes = dict(machine._remembered.ids())
     return {
-        "genesis": encode(genesis(protocol=1)).decode(),
-        "genesis_hash": genesis(protocol=1).hash,
+        "genesis": encode(genesis(protocol=protocol)).decode(),
+        "genesis_hash": genesis(protocol=protocol).hash,
         "head": json.loads(encode(machine.head)),
         "head_hash": machine.head.hash,
         "records": records,
         "ids": {str(minute): ids for minute, ids in minutes.items()},
         "independent_root": independent.state_root({k: v.encode() for k, v in records.items()}, minutes),
     }
+
+
+def upgrade() -> dict[str, Any]:
+    """A chain that goes from protocol 1 to 2 at height 4, and what rate buckets make of the same load on both sides."""
+    poor = User("poor")
+    allocations = [Allocation(address=u.address, amount=a, denomination=CREDIT) for u, a in ((ADA, "20000000"), (GOVERNOR, "9"))]
+    chain = Chain(protocol=1, allocations=tuple(allocations), parameters={"bucket_burst": 50})
+    chain.ok(ADA, Transfer(amount="7", denomination=CREDIT, to=poor.address))
+    chain.ok(GOVERNOR, Upgrade(height=4, protocol=2))
+    heads, codes = [], []
+    for _ in range(3):
+        load = [chain.sign(u, Transfer(amount="1", denomination=CREDIT, to=ADA.address)) for u in (ADA, poor) for _ in range(60)]
+        load += [chain.sign(ADA, Transfer(amount="1", denomination=CREDIT, to=User(f"new {chain.now}").address))]
+        result = chain.block(*load, at=chain.now + 600)
+        heads.append(json.loads(encode(result.header)))
+        codes.append([receipt.code for receipt in result.receipts])
+    records = {user.address: chain.machine.prove(f"account/{user.address}").value for user in (ADA, poor)}
+    return {"heads": heads, "codes": codes, "records": records}
 
 
 def pledges() -> dict[str, Any]:
@@ -145,6 +163,8 @@ def vectors() -> dict[str, Any]:
         },
         "transactions": transactions(),
         "state": blocks(),
+        "state-2": blocks(protocol=2),
+        "upgrade": upgrade(),
         "proofs": proofs(),
         "pledges": pledges(),
         "log": log(),
