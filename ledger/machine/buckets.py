@@ -66,8 +66,9 @@ class Buckets:
         self._most: Limits = (values["bucket_burst"] * 1000, values["bucket_refill_per_s"] * 60)
         least = (values["bucket_floor"] * 1000, values["bucket_floor_per_min"])
         self._least: Limits = (min(least[0], self._most[0]), min(least[1], self._most[1]))
-        self.first = self._least[0] // 4
-        """Thousandths of a transaction that a new account begins with; who opens it pays them out of his own bucket."""
+        self._opening = values["bucket_opening"] * 1000
+        self.first = values["bucket_first"] * 1000
+        """Thousandths of a transaction that a new account begins with."""
 
     def held(self, account: Account) -> int:
         """Micro-units that count for an account."""
@@ -106,7 +107,7 @@ class Buckets:
         rest = (self.level(account, limits, now_ms) if account.bucket_ms else limits[0]) - 1000
         for message in transaction.messages:
             if type(message) in _OPENING and self._store.get(ACCOUNTS, message.to) is None:  # type: ignore[attr-defined]
-                rest -= self.first
+                rest -= self._opening
         if rest < 0:
             raise self._empty(account, limits, now_ms, rest)
         return rest

@@ -35,11 +35,13 @@ Refusal = tuple[Signed, Rejected]
 class UpgradeRequired(Exception):
     """The chain goes on under rules that this software does not know; `fix` says what to do."""
 
+    exit_code = 1
+
     def __init__(self, protocol: int, height: int) -> None:
         super().__init__(f"block {height} follows protocol {protocol}; this software knows up to {rules.PROTOCOL}")
         self.protocol = protocol
         self.height = height
-        self.fix = "install a release that knows this protocol and start again"
+        self.fix = "install a release that knows this protocol and start again: what was committed stays as it is"
 
 
 class Machine:
@@ -343,6 +345,11 @@ class Machine:
         """Return the value now of every parameter that there is under the rules of the next block, by name."""
         protocol = self.protocol_ahead
         return {k: v for k, v in sorted(self._governance.values.items()) if self._governance.knows(k, protocol)}
+
+    def planned_upgrade(self) -> tuple[int, int] | None:
+        """Return (height, protocol) of the upgrade that is planned; None without."""
+        now = params.chain(self.store)
+        return (now.upgrade_height, now.upgrade_protocol) if now.upgrade_height else None
 
     @property
     def protocol_ahead(self) -> int:

@@ -17,9 +17,11 @@ HOUR_MS: Final = 3_600_000
 LEDGER_PARAMETERS: Final[Mapping[str, Bounds]] = {
     "backdate_ms": (24 * HOUR_MS, 0, 30 * 24 * HOUR_MS),
     "bucket_burst": (2_000, 1, 1_000_000),
+    "bucket_first": (5, 0, 1_000_000),
     "bucket_floor": (20, 1, 1_000_000),
     "bucket_floor_per_min": (12, 1, 60_000_000),
     "bucket_full": (10**9, 1, 10**15),
+    "bucket_opening": (5, 0, 1_000_000),
     "bucket_records": (4_096, 256, 1_000_000),
     "bucket_refill_per_s": (200, 1, 1_000_000),
     "max_validity_ms": (120_000, 1_000, 600_000),
@@ -32,7 +34,9 @@ LEDGER_PARAMETERS: Final[Mapping[str, Bounds]] = {
 }
 """The ledger's own parameters: name to (default, lowest, highest). The README says what each means."""
 
-LEDGER_PARAMETERS_SINCE: Final[Mapping[str, int]] = {"bucket_floor": 2, "bucket_floor_per_min": 2, "bucket_full": 2}
+LEDGER_PARAMETERS_SINCE: Final[Mapping[str, int]] = dict.fromkeys(
+    ("bucket_first", "bucket_floor", "bucket_floor_per_min", "bucket_full", "bucket_opening"), 2
+)
 """From which protocol on there are some of them."""
 
 

@@ -65,6 +65,7 @@ _EXTRA: Final[dict[str, Json]] = {
 
 _STATUS: Final = {
     "chain_id": _TEXT, "height": _COUNT, "time_ms": _COUNT, "state_root": _TEXT, "hash": _TEXT, "protocol": _COUNT,
+    "protocol_known": _COUNT, "upgrade_height": _COUNT, "upgrade_protocol": _COUNT,
     "node_key": _TEXT, "dev": {"type": "boolean"}, "faucet": {"type": "boolean"}, "version": _TEXT,
 }  # fmt: skip
 
