@@ -27,8 +27,9 @@ from ledger.engine.log import Log, StoredBlock
 from ledger.engine.repeats import Repeats
 from ledger.engine.verifier import NOT_GOOD
 from ledger.engine.verifying import Verifying
-from ledger.machine.machine import Machine
+from ledger.machine.machine import Machine, UpgradeRequired
 from ledger.machine.module import Module
+from ledger.protocol import genesis as rules
 from ledger.protocol.block import Event, Header, Receipt
 from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.genesis import Genesis
@@ -79,6 +80,8 @@ class Engine:
         """Height of the oldest block there is: more than 1 where the log began with a snapshot."""
         self._closing = False
         self._head = machine.head
+        self.planned_upgrade = machine.planned_upgrade()
+        """(height, protocol) of an upgrade that is planned as of the newest committed block; None without."""
         self._failure: BaseException | None = None
         # The wall clock is read once: afterwards block time follows the monotonic clock, whatever happens to the wall's.
         self._anchor_ms = max(machine.head.time_ms, clock.wall_ms()) - clock.monotonic_ms()
@@ -97,13 +100,19 @@ class Engine:
         """Open the chain at `url`, starting it from `genesis` where there is none, and begin to write.
 
         `url` is `sqlite:///absolute/path` or `postgresql://…`. LedgerLocked, LedgerMissing, WrongChain and
-        LedgerDamaged say why not. `on_fatal` is called on the writer's thread when the engine ends by an error.
+        LedgerDamaged say why not, UpgradeRequired that the newest block or the next follows newer rules than are known.
+        `on_fatal` is called on the writer's thread when the engine ends by an error.
         """
         if not __debug__:
             raise RuntimeError("the ledger relies on its assertions: start without -O and PYTHONOPTIMIZE")
         log = Log(url)
         try:
+            newest = log.block(log.height())
+            if newest is not None:
+                _check_known(newest.header.protocol, newest.header.height)
             machine = open_machine(log, genesis, modules)
+            # Better now than in the middle of the next block.
+            _check_known(machine.protocol_ahead, machine.head.height + 1)
             engine = cls(log, machine, clock or SystemClock(), on_fatal)
         except BaseException:
             log.close()
@@ -284,6 +293,7 @@ class Engine:
         stored = StoredBlock(raws=[raw for raw, _, _ in chosen.values()], result=result, change=self.machine.change)
         self._store.append(stored)
         self._head = result.header
+        self.planned_upgrade = self.machine.planned_upgrade()
         answers.extend(zip(chosen.values(), result.receipts, strict=True))
         self._repeated(repeats, answers)
         return stored
@@ -413,6 +423,11 @@ class Engine:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._store.close()
+
+
+def _check_known(protocol: int, height: int) -> None:
+    if protocol > rules.PROTOCOL:
+        raise UpgradeRequired(protocol, height)
 
 
 def _answer(answers: Iterable[tuple[Entry, Outcome]]) -> None:
