@@ -22,6 +22,7 @@ from ledger.protocol.transaction import rotation_bytes
 from marketplace.market.module import Market
 from tests.ledger import independent
 from tests.ledger.machine.chain import ADA, BOB, CAT, CHAIN, CREDIT, GOVERNOR, START, Chain, User, genesis
+from tests.vectors import market_2
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -169,6 +170,7 @@ def vectors() -> dict[str, Any]:
         "pledges": pledges(),
         "log": log(),
         "receipts": receipts(),
+        "market-2": market_2.story(),
     }
 
 

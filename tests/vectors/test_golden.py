@@ -18,7 +18,7 @@ from tests.ledger import independent
 from tests.vectors.generate import vectors
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ["accounts", "transactions", "state", "state-2", "upgrade", "proofs", "pledges", "log", "receipts"]
+NAMES = ["accounts", "transactions", "state", "state-2", "upgrade", "proofs", "pledges", "log", "receipts", "market-2"]
 
 
 def golden(name: str) -> Any:
