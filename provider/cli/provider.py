@@ -9,6 +9,8 @@ from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, home_path, node_option
 from ledger.cli.output import credits, emit, output_option, say
 from ledger.cli.unlock import keystore, unlock_key
+from marketplace.cli.offline import generate_option, identity
+from marketplace.cli.sending import transact
 from provider.cli.earnings import bond, payout
 
 DEFAULT_DOCKER = "unix:///var/run/docker.sock"
@@ -176,42 +178,44 @@ def leases(node: str, key_name: str, everything: bool, output: str) -> None:
 @provider.command("release")
 @click.argument("lease")
 @click.option("--close", "closing", is_flag=True, help="End the lease first, with the reason policy; it is counted.")
+@generate_option
 @node_option
 @from_option
 @docker_option
 @home_option
 def release(lease: str, closing: bool, node: str, key_name: str, docker: str) -> None:
     """Say that nothing of a closed LEASE is left on this host, which frees its devices; checked against the engine."""
-    from marketplace.cli.connect import connect, send_once
+    from marketplace.client import NodeClient
     from marketplace.protocol.messages import CloseLease, Release
+
+    with NodeClient(node) as client:
+        view = client.lease(lease)
+    if view["state"] != "closed":
+        if not closing:
+            raise CommandFailed(f"the lease is {view['state']}", Exit.CONFLICT, fix="end it first: add --close")
+        end = CloseLease(generation=view["generation"], lease=lease, reason="policy", detail="ended by the operator")
+        if transact(node, key_name, end) is not None:
+            say(f"closed {lease}; the daemon removes its containers and releases it")
+        return
+    if view["released"]:
+        say(f"{lease} is released already")
+        return
+    _nothing_left(lease, docker, identity(key_name)[0])
+    if transact(node, key_name, Release(clean=True, generation=view["generation"], lease=lease)) is not None:
+        say(f"released {lease}")
+
+
+def _nothing_left(lease: str, docker: str, address: str) -> None:
+    """CommandFailed where something of the lease is on the engine still, or the engine does not answer."""
     from provider.runtime.docker import DockerRuntime
     from provider.runtime.port import Unknown
 
-    info, seed = unlock_key(key_name)
-    outbox = home_path() / "outbox" / info.name
-    with connect(node) as client:
-        sender = client.sender(seed, info.address, outbox=outbox)
-        view = client.lease(lease)
-        if view["state"] != "closed":
-            if not closing:
-                raise CommandFailed(f"the lease is {view['state']}", Exit.CONFLICT, fix="end it first: add --close")
-            end = CloseLease(generation=view["generation"], lease=lease, reason="policy", detail="ended by the operator")
-            send_once(client, sender, outbox, end)
-            say(f"closed {lease}; the daemon removes its containers and releases it")
-            return
-        if view["released"]:
-            say(f"{lease} is released already")
-            return
-        runtime = DockerRuntime(docker, info.address)
-        try:
-            left = lease in runtime.leases()
-        except Unknown as error:
-            raise CommandFailed(f"no Docker Engine answers at {docker}: {error}", Exit.UNREACHABLE) from None
-        finally:
-            runtime.close()
-        if left:
-            raise CommandFailed(
-                "its containers, network or volumes are still here", Exit.CONFLICT, fix="let the daemon remove them"
-            )
-        send_once(client, sender, outbox, Release(clean=True, generation=view["generation"], lease=lease))
-    say(f"released {lease}")
+    runtime = DockerRuntime(docker, address)
+    try:
+        left = lease in runtime.leases()
+    except Unknown as error:
+        raise CommandFailed(f"no Docker Engine answers at {docker}: {error}", Exit.UNREACHABLE) from None
+    finally:
+        runtime.close()
+    if left:
+        raise CommandFailed("its containers, network or volumes are still here", Exit.CONFLICT, fix="let the daemon remove them")

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ledger.cli.failure import CommandFailed, Exit
-from ledger.cli.home import from_option, home_option, node_option
+from ledger.cli.home import from_option, home_option, home_path, node_option
 from ledger.cli.output import columns, credits, emit, output_option, say
-from tenant.cli.lookup import sending_deployer
+from marketplace.cli.offline import generate_option, generating
+from marketplace.cli.sending import transact
+from tenant.cli.lookup import owner_of, sending_deployer
 from tenant.cli.sdl import load
 
 if TYPE_CHECKING:
     from tenant.deploy.flow import Deployer
+    from tenant.deploy.plan import Plan
 
 
 def addresses(status: dict[str, Any]) -> list[str]:
@@ -81,6 +84,19 @@ def _remembered(dseq: int) -> Iterator[None]:
         raise
 
 
+def _generate(node: str, key_name: str, plan: "Plan", file: str) -> None:
+    """Keep the manifest and print the unsigned order; say what is to be done once it was signed and sent."""
+    from tenant.deploy.kept import Shelf
+
+    shelf = Shelf(home_path() / "tenant" / "deployments")
+    shelf.put(plan.kept())
+    transact(node, key_name, plan.message())
+    say(f"deployment {plan.dseq}: limit {credits(plan.limit_per_hour)} credits/h, deposit {credits(plan.deposit)}")
+    say(f"its manifest is kept in {shelf.path(plan.owner, plan.dseq)}")
+    say("sign the transaction, send it, and send the manifest within a minute of the match:")
+    say(f"  gpubid lease manifest {plan.dseq}   (in another home with --file {file})")
+
+
 auditors_option = click.option(
     "--ignore-auditors", is_flag=True, help="Ask for none of the auditors below signedBy: any provider will do."
 )
@@ -95,6 +111,7 @@ auditors_option = click.option(
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=180, show_default=True, help="Seconds to wait.")
 @click.option("--strict", is_flag=True, help="Refuse what would be ignored.")
 @auditors_option
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -117,6 +134,12 @@ def deploy(
 
     amount = None if deposit is None else micro_of(deposit)
     sdl = load(file, strict=strict)
+    if generating():
+        from tenant.deploy.plan import make_plan
+
+        owner = owner_of(key_name)
+        _generate(node, key_name, make_plan(sdl, owner, deposit=amount, dseq=None, ignore_auditors=ignore_auditors), file)
+        return
     with connect(node) as client:
         flow = sending_deployer(client, key_name)
         plan = flow.plan(sdl, deposit=amount, ignore_auditors=ignore_auditors)

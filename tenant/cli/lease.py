@@ -1,15 +1,21 @@
 """`gpubid lease`: what runs, what it says and costs, and its end."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, node_option
-from ledger.cli.output import credits, describe, emit, output_option
+from ledger.cli.output import credits, describe, emit, output_option, say
+from marketplace.cli.offline import generate_option, generating, without_node
+from marketplace.cli.sending import transact
 from tenant.cli.deploy import addresses, describe_leases, run
 from tenant.cli.lookup import deployer, find_lease, owner_of, sending_deployer
+
+if TYPE_CHECKING:
+    from marketplace.client import NodeClient
+    from marketplace.protocol.messages import CloseDeployment, CloseGroup
 
 
 @click.group()
@@ -222,6 +228,7 @@ def manifest(dseq: int, file: str | None, timeout_s: float, key_name: str, node:
 @lease.command("close")
 @click.argument("id")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -233,17 +240,15 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
     """
     from marketplace.cli.connect import connect
 
+    if generating():
+        transact(node, key_name, _ending(node, id, owner_of(key_name)))
+        return
     with connect(node) as client:
         flow = sending_deployer(client, key_name)
-        dseq, gseq = _named(id, flow.owner)
-        found = client.deployment(flow.owner, dseq)
-        if gseq is not None:
-            _still_open(found, id)
-        open_groups = {order["gseq"] for order in found["orders"] if order["state"] != "closed"}
-        whole = gseq is None or open_groups <= {gseq}
+        dseq, gseq, whole = _meant(client, id, flow.owner)
         if not yes and sys.stdin.isatty() and not click.confirm(f"Close {'deployment' if whole else 'group'} {id}?", err=True):
             raise CommandFailed("nothing was closed")
-        bill = flow.close(dseq) if gseq is None or whole else flow.close_group(dseq, gseq)
+        bill = flow.close(dseq) if whole else flow.close_group(dseq, gseq)
     lines = [f"lease {item['id']}\n  paid {credits(item['paid'])} credits" for item in bill["leases"]]
     facts = {"paid": f"{credits(bill['paid'])} credits", "refunded": f"{credits(bill['refund'])} credits"}
     if int(bill["charged"]):
@@ -252,6 +257,33 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
         whole_life = bill["purse"]
         facts["in all"] = f"{credits(whole_life['deposited'])} deposited, {credits(whole_life['paid'])} paid"
     emit(output, bill, text="\n".join([*lines, describe(facts)]), names=[str(dseq)])
+
+
+def _meant(client: "NodeClient", id: str, owner: str) -> tuple[int, int, bool]:
+    """(dseq, gseq, the whole deployment is meant) of an id; CommandFailed where the lease is none of it, or over."""
+    dseq, gseq = _named(id, owner)
+    found = client.deployment(owner, dseq)
+    if gseq is not None:
+        _still_open(found, id)
+    open_groups = {order["gseq"] for order in found["orders"] if order["state"] != "closed"}
+    return dseq, gseq or 0, gseq is None or open_groups <= {gseq}
+
+
+def _ending(node: str, id: str, owner: str) -> "CloseDeployment | CloseGroup":
+    """The message that ends a lease or deployment; without a node to ask, that which its id says."""
+    from marketplace.client import NodeClient
+    from marketplace.protocol.messages import CloseDeployment, CloseGroup
+
+    if without_node():
+        dseq, named = _named(id, owner)
+        gseq, whole = named or 0, named is None
+    else:
+        with NodeClient(node) as client:
+            dseq, gseq, whole = _meant(client, id, owner)
+    if whole:
+        return CloseDeployment(dseq=dseq)
+    say(f"closes group {gseq} only: the deployment and its purse stay until gpubid lease close {dseq}")
+    return CloseGroup(dseq=dseq, gseq=gseq)
 
 
 def _still_open(found: dict[str, Any], id: str) -> None:

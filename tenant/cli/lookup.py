@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import home_path
-from ledger.cli.unlock import keystore, unlock_key
 from marketplace.cli.connect import settle_left
+from marketplace.cli.offline import identity
+from marketplace.cli.sending import opened
 
 if TYPE_CHECKING:
     from marketplace.client import NodeClient
@@ -16,8 +17,8 @@ def deployer(client: "NodeClient", key_name: str) -> "Deployer":
     """What carries out a tenant's commands, with the key unlocked."""
     from tenant.deploy.flow import Deployer
 
-    info, seed = unlock_key(key_name)
-    return Deployer(client, seed, home_path() / "tenant", principal=info.address)
+    principal, seed = opened(key_name)
+    return Deployer(client, seed, home_path() / "tenant", principal=principal)
 
 
 def sending_deployer(client: "NodeClient", key_name: str) -> "Deployer":
@@ -28,8 +29,8 @@ def sending_deployer(client: "NodeClient", key_name: str) -> "Deployer":
 
 
 def owner_of(key_name: str) -> str:
-    """Address of the key, without opening it."""
-    return str(keystore().info(key_name).address)
+    """The account acted for, without opening its key."""
+    return identity(key_name)[0]
 
 
 def find_lease(client: "NodeClient", key_name: str, text: str) -> dict[str, Any]:

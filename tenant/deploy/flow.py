@@ -17,7 +17,7 @@ from marketplace.protocol.ids import parse_lease
 from marketplace.protocol.messages import CloseDeployment, CloseGroup
 from provider.client import GatewayClient, GatewayError, GatewayUnreachable, make_token
 from tenant.deploy.failure import DeployFailed, NoMatch, NotRunning
-from tenant.deploy.kept import Kept, Shelf
+from tenant.deploy.kept import Shelf
 from tenant.deploy.plan import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Deployer:
         earlier = self.shelf.find(plan.owner, plan.dseq)
         if earlier is not None and earlier.hash != plan.hash:
             raise DeployFailed(f"deployment {plan.dseq} is of another file", fix="deploy it under another number", exit_code=5)
-        self.shelf.put(Kept(owner=plan.owner, dseq=plan.dseq, hash=plan.hash, manifest=plan.manifest))
+        self.shelf.put(plan.kept())
         try:
             return self._send(plan.message())
         except Rejected as refusal:
@@ -86,7 +86,8 @@ class Deployer:
     def wait_matched(self, dseq: int, timeout_s: float, progress: Progress = quiet) -> list[Json]:
         """Wait until every group has a lease; the leases, in the order of groups. Groups that their owner closed count for none.
 
-        NoMatch says why a group has none. A node that is away for a while is asked again until the time is over.
+        NoMatch says why a group has none. A node that is away for a while is asked again until the time is over, and so is
+        one that does not know yet a deployment whose manifest is kept here: its transaction may be on its way from elsewhere.
         """
         deadline = time.monotonic() + timeout_s
         pause, said = 0.02, ""
@@ -94,10 +95,11 @@ class Deployer:
             try:
                 found = self.node.deployment(self.owner, dseq)
                 leases, waiting = _standing(found)
-            except Unreachable as error:
-                if time.monotonic() > deadline:
+            except (Unreachable, ApiError) as error:
+                unknown = isinstance(error, ApiError)
+                if time.monotonic() > deadline or (unknown and not self._may_come(error, dseq)):
                     raise
-                waiting, leases, words = [], [], str(error)
+                words = f"deployment {dseq} is not on the ledger yet" if unknown else str(error)
             else:
                 if not waiting:
                     return leases
@@ -109,6 +111,9 @@ class Deployer:
                 said = words
             time.sleep(pause)
             pause = min(pause * 1.5, 1.0)
+
+    def _may_come(self, error: Unreachable | ApiError, dseq: int) -> bool:
+        return isinstance(error, ApiError) and error.status == 404 and self.shelf.find(self.owner, dseq) is not None
 
     def gateway(self, lease: Json) -> GatewayClient:
         """A client of the lease's provider, as a context manager."""

@@ -25,12 +25,13 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def _path(self, owner: str, dseq: int) -> Path:
+    def path(self, owner: str, dseq: int) -> Path:
+        """The file of a deployment."""
         return self.folder / f"{owner}-{dseq}.json"
 
     def put(self, kept: Kept) -> None:
         """Store durably, replacing an earlier manifest of the same deployment; DeployFailed where it cannot be written."""
-        path = self._path(kept.owner, kept.dseq)
+        path = self.path(kept.owner, kept.dseq)
         # Threads and processes may keep the same deployment at once: each has a draft of its own.
         draft = path.with_suffix(f".{secrets.token_hex(8)}.new")
         try:
@@ -47,7 +48,7 @@ class Shelf:
     def find(self, owner: str, dseq: int) -> Kept | None:
         """What is kept of a deployment, or None; DeployFailed where the file is damaged or cannot be read."""
         try:
-            return msgspec.json.decode(self._path(owner, dseq).read_bytes(), type=Kept)
+            return msgspec.json.decode(self.path(owner, dseq).read_bytes(), type=Kept)
         except FileNotFoundError:
             return None
         except (msgspec.MsgspecError, OSError) as error:
@@ -66,7 +67,7 @@ class Shelf:
 
     def drop(self, owner: str, dseq: int) -> None:
         """Forget a deployment that is over."""
-        self._path(owner, dseq).unlink(missing_ok=True)
+        self.path(owner, dseq).unlink(missing_ok=True)
 
 
 def _write(path: Path, data: bytes) -> None:
