@@ -131,6 +131,8 @@ class Executor:
                 self.runtime.remove(lease)
                 log.info("removed", lease=lease, why=why)
             case RemoveStale(lease=lease, keep_generation=keep):
+                if not keep:
+                    self._ready_images(lease)
                 self.runtime.remove(lease, keep_generation=keep)
                 log.info("removed stale containers", lease=lease, keep_generation=keep)
             case Report():
@@ -205,6 +207,12 @@ class Executor:
         containers = [one(slots[0])] if len(slots) == 1 else _results([self._starts.submit(one, slot) for slot in slots])
         self._started(action, containers, ports)
 
+    def _ready_images(self, lease: str) -> None:
+        """Have the images of a new manifest before the containers of the old one go: one that cannot be had ends nothing."""
+        group = self.group(lease)
+        if group is not None:
+            self._images(group)
+
     def _images(self, group: ManifestGroup) -> dict[str, Image]:
         wanted = {service.image: service.login for service in group.services}
         if len(wanted) == 1:
@@ -261,6 +269,8 @@ class Executor:
             for port in container.ports:
                 if port.host_port:
                     ports[port_key(slot_of(container), port.container_port, port.protocol)] = port.host_port
+        current = self.journal.get(action.lease)
+        runs = all(c.state == "running" for c in containers) and current is not None and current.spec == action.spec
         self.journal.change(
             action.lease,
             started_ms=self.ledger.now_ms(),
@@ -268,7 +278,7 @@ class Executor:
             started_generation=action.generation,
             images={c.service: c.image_digest for c in containers},
             ports=ports,
-            phase=Phase.RUNNING if all(c.state == "running" for c in containers) else Phase.STARTING,
+            phase=Phase.RUNNING if runs else Phase.STARTING,
         )
         log.info("started", lease=action.lease, generation=action.generation, containers=len(containers))
 

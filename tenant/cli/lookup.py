@@ -52,3 +52,16 @@ def find_lease(client: "NodeClient", key_name: str, text: str) -> dict[str, Any]
         ids = "\n".join(f"    {lease['id']}" for lease in newest.values())
         raise CommandFailed(f"deployment {text} has {len(newest)} leases; name one:\n{ids}", Exit.USAGE)
     return next(iter(newest.values()))
+
+
+def dseq_of(text: str, owner: str) -> int:
+    """The dseq in the id of a deployment or of a lease of it, or given alone. CommandFailed where it is another's, or none."""
+    if text.isdecimal():
+        return int(text)
+    parts = text.split("/")
+    if len(parts) not in (2, 5) or not parts[1].isdecimal():
+        fix = "give its dseq, or owner/dseq; see gpubid lease list"
+        raise CommandFailed(f"{text!r} names no deployment", Exit.USAGE, fix=fix)
+    if parts[0] != owner:
+        raise CommandFailed("the deployment is another account's", Exit.FORBIDDEN, fix="give --from the key of its owner")
+    return int(parts[1])

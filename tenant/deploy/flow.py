@@ -19,6 +19,7 @@ from provider.client import GatewayClient, GatewayError, GatewayUnreachable, mak
 from tenant.deploy.failure import DeployFailed, NoMatch, NotRunning
 from tenant.deploy.kept import Shelf
 from tenant.deploy.plan import Plan, make_plan
+from tenant.deploy.update import Revision, make_revision
 
 if TYPE_CHECKING:
     from tenant.sdl import Sdl
@@ -71,6 +72,42 @@ class Deployer:
                 return None
             self.shelf.drop(plan.owner, plan.dseq)
             raise
+
+    def revise(self, dseq: int, sdl: "Sdl", *, ignore_auditors: bool = False) -> Revision:
+        """What changes a deployment to a parsed file; DeployFailed where its groups would have to change, which they cannot."""
+        return make_revision(self.node.deployment(self.owner, dseq), sdl, ignore_auditors=ignore_auditors)
+
+    def update(self, revision: Revision) -> Receipt | None:
+        """Keep the new manifest, then put its hash on the ledger; None where it stands there. The leases go on as they are:
+        each provider is to be sent the manifest. Repeating it is harmless.
+        """
+        kept = revision.kept
+        if revision.message is None:
+            self.shelf.adopt(kept)
+            return None
+        self.shelf.propose(kept)
+        try:
+            receipt = self._send(revision.message)
+        except Rejected:
+            self.shelf.withdraw(kept.owner, kept.dseq)
+            raise
+        self.shelf.adopt(kept)
+        return receipt
+
+    def leases(self, dseq: int) -> list[Json]:
+        """The leases of a deployment that are not over, in the order of groups."""
+        found = self.node.deployment(self.owner, dseq)["leases"]
+        return sorted((lease for lease in found if lease["state"] != "closed"), key=lambda lease: lease["gseq"])
+
+    def manifest(self, owner: str, dseq: int) -> list[dict[str, object]]:
+        """The kept manifest that the ledger names: an update may have broken off before its result was known.
+
+        DeployFailed where none is kept.
+        """
+        proposed = self.shelf.proposed(owner, dseq)
+        if proposed is not None and self.node.deployment(owner, dseq)["hash"] == proposed.hash:
+            self.shelf.adopt(proposed)
+        return self.shelf.get(owner, dseq).manifest
 
     def _is_mine(self, plan: Plan) -> bool:
         found = self.node.deployment(plan.owner, plan.dseq)
@@ -137,7 +174,7 @@ class Deployer:
         A gateway that does not answer is asked again for `patience_s` seconds; then GatewayUnreachable.
         """
         if manifest is None:
-            manifest = self.shelf.get(lease["owner"], lease["dseq"]).manifest
+            manifest = self.manifest(lease["owner"], lease["dseq"])
         deadline = time.monotonic() + patience_s
         pause, told = 0.1, False
         with self.gateway(lease) as gateway:

@@ -283,3 +283,35 @@ def test_an_order_is_written_signed_and_sent_on_three_machines(market: Market, t
     assert "hello from gpubid" in fetch(lease["status"])
     carry(online.ok("lease", "close", lease["id"], *signer))
     assert online.json("lease", "show", lease["id"])["reason"] == "owner"
+
+
+def test_a_running_deployment_is_updated(market: Market, tmp_path: Path) -> None:
+    """Another page, the same lease: new containers answer, devices and meter stay; what was ordered cannot change, and a
+    missing image leaves running what runs."""
+    user = market.tenant()
+    market.until_released()
+    deployed = user.json("deploy", SIMULATED, *PATIENT, timeout_s=300)
+    dseq, (lease,) = str(deployed["dseq"]), deployed["leases"]
+    before = user.json("lease", "show", dseq)
+    old = user.ok("lease", "exec", dseq, "hostname")
+    newer = variant(tmp_path, "newer.yaml", ("devices: ", "second devices: "), of=SIMULATED)
+    done = user.run("deploy", newer, "--update", dseq, *PATIENT, "-o", "json", timeout_s=300)
+    assert done.returncode == 0, done.stderr
+    (again,) = json.loads(done.stdout)["leases"]
+    assert again["id"] == lease["id"]
+    eventually(lambda: "second devices: " in user.ok("lease", "logs", dseq), "the log of the new container")
+    after = user.json("lease", "show", dseq)
+    for name in ("id", "state", "generation", "devices", "rate_per_hour", "created_ms"):
+        assert after[name] == before[name], name
+    assert (after["state"], old) == ("active", user.ok("lease", "exec", dseq, "hostname"))
+    assert int(after["up_ms"]) > int(before["up_ms"])
+    ghost = variant(tmp_path, "ghost.yaml", ("gpubid/busybox:test", "127.0.0.1:9/ghost:none"), of=SIMULATED)
+    missing = user.run("deploy", ghost, "--update", dseq, "--timeout", "2")
+    assert missing.returncode == 6, missing.stderr
+    eventually(lambda: "ghost" in user.ok("lease", "status", dseq), "the reason to be told")
+    assert "second devices: " in user.ok("lease", "logs", dseq)
+    bigger = variant(tmp_path, "bigger.yaml", ("units: 2", "units: 1"), of=SIMULATED)
+    refused = user.run("deploy", bigger, "--update", dseq)
+    assert (refused.returncode, "gpubid lease close" in refused.stderr) == (5, True), refused.stderr
+    purse = user.json("lease", "close", dseq, "--yes")["purse"]
+    assert int(purse["paid"]) > 0
