@@ -7,6 +7,7 @@ import click
 
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, home_path, node_option
+from ledger.cli.logs import log_to_stderr
 from ledger.cli.output import credits, emit, output_option, say
 from ledger.cli.unlock import keystore, unlock_key
 from marketplace.cli.offline import generate_option, identity
@@ -90,26 +91,6 @@ def start(
         # A pull or a call without an answer holds its thread: ending here is what kill -9 does, and as harmless.
         sys.stdout.flush()
         os._exit(0)
-
-
-def log_to_stderr() -> None:
-    """One line an event on standard error: for people at a terminal, JSON elsewhere."""
-    import logging
-
-    import structlog
-
-    terminal = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 @provider.command("doctor")

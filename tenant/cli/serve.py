@@ -3,6 +3,7 @@
 import click
 
 from ledger.cli.home import from_option, home_option, home_path, node_option
+from ledger.cli.logs import log_to_stderr
 from ledger.cli.unlock import unlock_key
 
 
@@ -23,5 +24,6 @@ def serve(listen: str, insecure_listen: bool, key_name: str, node: str) -> None:
     """Serve the key's account on loopback, with a bearer key that is made at the first start."""
     from tenant.api.server import serve as run
 
+    log_to_stderr()
     info, seed = unlock_key(key_name)
     run(listen, node, seed, home_path() / "tenant", principal=info.address, open_to_others=insecure_listen)

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +45,11 @@ class Deployer:
         self._sender = node.sender(seed, principal=principal, outbox=self.outbox)
         self.owner = self._sender.principal
         self.shelf = Shelf(home / "deployments")
+
+    @property
+    def attended(self) -> Container[str]:
+        """Ids of transactions that are being sent now."""
+        return self._sender.attended
 
     def prepare(self, source: bytes, *, strict: bool = False, deposit: int | None = None, dseq: int | None = None) -> Plan:
         """Parse a file and plan its deployment. SdlRefused, LoweringRefused or DeployFailed say what is wrong."""
