@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -27,9 +28,14 @@ def output_option(function: F) -> F:
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Text of a table with aligned columns, two spaces apart; numbers keep their own form."""
+    """Text of a table with aligned columns, two spaces apart; numbers keep their own form.
+
+    On a terminal that is too narrow for it each row is a paragraph of `HEADER  value` lines instead: no id is cut.
+    """
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(headers), *cells]) for i in range(len(headers))]
+    if rows and sys.stdout.isatty() and sum(widths) + 2 * (len(widths) - 1) > shutil.get_terminal_size().columns:
+        return "\n\n".join(describe(dict(zip(headers, row, strict=True))) for row in cells)
     lines = [
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in [headers, *cells]
     ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ledger.cli.failure import CommandFailed, Exit
-from ledger.cli.home import from_option, home_option, node_option
+from ledger.cli.home import as_address, from_option, home_option, node_option
 from ledger.cli.output import columns, credits, describe, emit, output_option, say
 from ledger.cli.unlock import keystore, passphrase_of
 from marketplace.cli.amounts import micro_of
@@ -25,7 +25,7 @@ def account() -> None:
 
 
 def _address(given: str | None, key_name: str) -> str:
-    return given or identity(key_name)[0]
+    return as_address(given) if given else identity(key_name)[0]
 
 
 def _send(node: str, key_name: str, output: str, message: "Message", said: str) -> "Receipt | None":
@@ -53,7 +53,7 @@ def denomination_of(node: str, given: str | None) -> str:
 denomination_option = click.option("--denomination", help="Kind of money; the chain's first by default.")
 
 
-@account.command("show")
+@account.command("show", short_help="Show balances and delegations.")
 @click.argument("address", required=False)
 @from_option
 @node_option
@@ -84,7 +84,7 @@ def show(address: str | None, key_name: str, node: str, output: str) -> None:
     emit(output, found, text=text, names=[address])
 
 
-@account.command("faucet")
+@account.command("faucet", short_help="Receive credits from the faucet of a development chain.")
 @click.argument("amount", required=False)
 @click.option("--to", help="Address that receives; the key that signs by default.")
 @from_option
@@ -111,20 +111,24 @@ def faucet(amount: str | None, to: str | None, key_name: str, node: str, output:
 @output_option
 def transfer(to: str, amount: str, denomination: str | None, key_name: str, node: str, output: str) -> None:
     """Send AMOUNT credits to the address TO."""
-    from ledger.protocol.keys import check_address
     from ledger.protocol.messages import Transfer
 
-    check_address(to)
+    as_address(to)
     message = Transfer(amount=str(micro_of(amount)), denomination=denomination_of(node, denomination), to=to)
     _send(node, key_name, output, message, f"sent {credits(message.amount)} to {to}")
 
 
 def _purse(text: str, key_name: str) -> str:
     """Id of a purse: as given, or of the own deployment with that dseq."""
-    return text if "/" in text else f"{_address(None, key_name)}/{text}"
+    owner, slash, dseq = text.rpartition("/")
+    if not dseq.isascii() or not dseq.isdigit():
+        raise CommandFailed(
+            f"{text!r} names no deployment", Exit.USAGE, fix="give its dseq, or owner/dseq; see gpubid lease list"
+        )
+    return f"{as_address(owner) if slash else _address(None, key_name)}/{dseq}"
 
 
-@account.command("deposit")
+@account.command("deposit", short_help="Add credits to the purse of a deployment.")
 @click.argument("deployment")
 @click.argument("amount")
 @generate_option
@@ -140,7 +144,7 @@ def deposit(deployment: str, amount: str, key_name: str, node: str, output: str)
     _send(node, key_name, output, message, f"deposited {credits(message.amount)} in {message.purse}")
 
 
-@account.command("withdraw")
+@account.command("withdraw", short_help="Take credits back from the purse of a deployment.")
 @click.argument("deployment")
 @click.argument("amount")
 @generate_option
@@ -156,6 +160,18 @@ def withdraw(deployment: str, amount: str, key_name: str, node: str, output: str
     _send(node, key_name, output, message, f"withdrew {credits(message.amount)} from {message.purse}")
 
 
+def _check_verb(verb: str) -> None:
+    """CommandFailed where no message is called that: a delegation with a slip in it would allow nothing."""
+    from difflib import get_close_matches
+
+    from marketplace.cli.tx import message_names
+
+    known = ["*", "gateway", *message_names()]
+    if verb not in known:
+        near = get_close_matches(verb, known, 3, 0.5) or known
+        raise CommandFailed(f"no message is called {verb!r}", Exit.USAGE, fix=f"perhaps {', '.join(near)}")
+
+
 def _version_of(node: str, address: str, key: str) -> int:
     """Version of what the account delegates to a key now; 0 for nothing."""
     from marketplace.client import NodeClient
@@ -165,7 +181,7 @@ def _version_of(node: str, address: str, key: str) -> int:
     return next((int(delegation["version"]) for delegation in found if delegation["key"] == key), 0)
 
 
-@account.command("delegate")
+@account.command("delegate", short_help="Let another key act for the account.")
 @click.argument("key")
 @click.option("--verb", "verbs", multiple=True, required=True, help="Name of a message it may send; * for all. Repeatable.")
 @click.option("--per-day", default="0", show_default=True, help="Credits it may spend a day.")
@@ -184,6 +200,8 @@ def delegate(
 
     if len(key) != 64:
         key = keystore().info(key).key_hex
+    for verb in verbs:
+        _check_verb(verb)
     if version is None:
         version = 0 if without_node() else _version_of(node, _address(None, key_name), key)
     _, now_ms = chain_of(node)
@@ -194,7 +212,7 @@ def delegate(
     _send(node, key_name, output, message, f"{key[:16]}… may {', '.join(verbs)} until {until}")
 
 
-@account.command("revoke")
+@account.command("revoke", short_help="End what another key may do for the account.")
 @click.argument("key")
 @generate_option
 @from_option
@@ -210,7 +228,7 @@ def revoke(key: str, key_name: str, node: str, output: str) -> None:
     _send(node, key_name, output, Revoke(key=key), f"{key[:16]}… may do nothing more for the account")
 
 
-@account.command("rotate")
+@account.command("rotate", short_help="Replace the account's key; the address stays.")
 @click.argument("new")
 @generate_option
 @from_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ledger.cli.failure import CommandFailed, Exit
+from ledger.cli.home import as_address
 from ledger.cli.unlock import keystore
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def generating() -> bool:
 def identity(key_name: str) -> tuple[str, str]:
     """(account, key in hex) of who signs: a key of this home, or the one that `--signer` names."""
     signer, principal = _asked("signer"), _asked("principal")
+    if principal is not None:
+        as_address(principal)
     if signer is None:
         info = keystore().info(key_name)
         return principal or info.address, info.key_hex

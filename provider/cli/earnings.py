@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ledger.cli.home import from_option, home_option, node_option
-from ledger.cli.output import credits, emit, output_option
+from ledger.cli.home import as_address, from_option, home_option, node_option
+from ledger.cli.output import credits, emit, output_option, say
 from ledger.cli.unlock import keystore
 from marketplace.cli.account import denomination_of, denomination_option
 from marketplace.cli.offline import generate_option, identity
@@ -25,7 +25,7 @@ def bond() -> None:
     """Show, post or ask back the bond that bids need."""
 
 
-@bond.command("show")
+@bond.command("show", short_help="Show bonds, and what is asked for each GPU.")
 @click.argument("address", required=False)
 @from_option
 @node_option
@@ -35,7 +35,7 @@ def show(address: str | None, key_name: str, node: str, output: str) -> None:
     """Show the bonds of the account ADDRESS, or of the key that signs, with what is asked for each GPU."""
     from marketplace.client import NodeClient
 
-    address = address or keystore().info(key_name).address
+    address = as_address(address) if address else keystore().info(key_name).address
     with NodeClient(node) as client:
         parameters = client.parameters()
         found = client.account(address)["bonds"]
@@ -51,7 +51,7 @@ def show(address: str | None, key_name: str, node: str, output: str) -> None:
     emit(output, data, headers=headers, rows=rows, names=[b["denomination"] for b in found])
 
 
-@bond.command("post")
+@bond.command("post", short_help="Pledge credits.")
 @click.argument("amount")
 @denomination_option
 @generate_option
@@ -70,7 +70,7 @@ def post(amount: str, denomination: str | None, key_name: str, node: str, output
         _said(receipts, output, f"pledged {credits(message.amount)}")
 
 
-@bond.command("withdraw")
+@bond.command("withdraw", short_help="Ask for credits of the bond back.")
 @click.argument("amount")
 @denomination_option
 @generate_option
@@ -96,7 +96,7 @@ def withdraw(amount: str, denomination: str | None, key_name: str, node: str, ou
     _said(receipts, output, f"asked back {credits(message.amount)}{when}")
 
 
-@click.command("payout")
+@click.command("payout", short_help="Have the purses of open leases pay now.")
 @generate_option
 @from_option
 @node_option
@@ -111,6 +111,8 @@ def payout(key_name: str, node: str, output: str) -> None:
     with NodeClient(node) as client:
         open_ones = [lease for lease in client.leases(provider=address, state="unreleased") if lease["state"] != "closed"]
     purses = sorted({str(lease["deployment"]) for lease in open_ones})
+    if not purses:
+        say("no lease of this provider is open: nothing is to be paid")
     receipts = transact(node, key_name, *(Settle(purse=purse) for purse in purses))
     if receipts is None:
         return

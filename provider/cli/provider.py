@@ -10,6 +10,7 @@ from ledger.cli.home import from_option, home_option, home_path, node_option
 from ledger.cli.logs import log_to_stderr
 from ledger.cli.output import credits, emit, output_option, say
 from ledger.cli.unlock import keystore, unlock_key
+from marketplace.cli.named import is_lease_id
 from marketplace.cli.offline import generate_option, identity
 from marketplace.cli.sending import transact
 from provider.cli.earnings import bond, payout
@@ -33,7 +34,7 @@ provider.add_command(bond)
 provider.add_command(payout)
 
 
-@provider.command("start")
+@provider.command("start", short_help="Bid, run leases and serve their tenants.")
 @node_option
 @from_option
 @docker_option
@@ -93,7 +94,7 @@ def start(
         os._exit(0)
 
 
-@provider.command("doctor")
+@provider.command("doctor", short_help="Look at all that a provider needs, and how to mend it.")
 @docker_option
 @click.option("--simulate-gpus", "simulate", envvar="GPUBID_SIMULATE_GPUS", multiple=True, help="As for start.")
 @home_option
@@ -116,7 +117,7 @@ def doctor(docker: str, simulate: tuple[str, ...], output: str) -> None:
         )
 
 
-@provider.command("prices")
+@provider.command("prices", short_help="Print an example of a price file, or check one.")
 @click.option("--price-file", envvar="GPUBID_PRICE_FILE", type=click.Path(dir_okay=False), help="Check this file instead.")
 @output_option
 def prices(price_file: str | None, output: str) -> None:
@@ -156,7 +157,7 @@ def leases(node: str, key_name: str, everything: bool, output: str) -> None:
     emit(output, found, headers=headers, rows=rows, names=[v["id"] for v in found])
 
 
-@provider.command("release")
+@provider.command("release", short_help="Say that nothing of a closed lease is left here.")
 @click.argument("lease")
 @click.option("--close", "closing", is_flag=True, help="End the lease first, with the reason policy; it is counted.")
 @generate_option
@@ -169,6 +170,8 @@ def release(lease: str, closing: bool, node: str, key_name: str, docker: str) ->
     from marketplace.client import NodeClient
     from marketplace.protocol.messages import CloseLease, Release
 
+    if not is_lease_id(lease):
+        raise CommandFailed(f"{lease!r} names no lease", Exit.USAGE, fix="see gpubid provider leases --all")
     with NodeClient(node) as client:
         view = client.lease(lease)
     if view["state"] != "closed":

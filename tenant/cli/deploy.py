@@ -146,7 +146,7 @@ auditors_option = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Turn an Akash SDL file into running containers.")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--deposit", help="Credits put into its purse; an hour of the limit by default.")
 @click.option(
@@ -219,7 +219,7 @@ def deploy(
     emit(output, data, text=describe_leases(found), names=[lease["id"] for lease in found])
 
 
-@click.command()
+@click.command(short_help="Say what a file would cost now, or why nothing fits.")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--strict", is_flag=True, help="Refuse what would be ignored.")
 @auditors_option

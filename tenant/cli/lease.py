@@ -8,10 +8,11 @@ import click
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, node_option
 from ledger.cli.output import credits, describe, emit, output_option, say
+from marketplace.cli.named import is_lease_id
 from marketplace.cli.offline import generate_option, generating, without_node
 from marketplace.cli.sending import transact
 from tenant.cli.deploy import addresses, describe_leases, run
-from tenant.cli.lookup import deployer, find_lease, owner_of, sending_deployer
+from tenant.cli.lookup import deployer, deployment_of, dseq_of, find_lease, owner_of, sending_deployer
 
 if TYPE_CHECKING:
     from marketplace.client import NodeClient
@@ -93,7 +94,7 @@ def show(id: str, watch: bool, key_name: str, node: str, output: str) -> None:
             click.echo("")
 
 
-@lease.command("status")
+@lease.command("status", short_help="Show what the provider says: phase, services, ports.")
 @click.argument("id")
 @from_option
 @node_option
@@ -137,9 +138,13 @@ def logs(id: str, follow: bool, tail: int | None, service: str, timestamps: bool
                 prefix = f"{line['time']} " if timestamps else ""
                 prefix += f"[{line['service']}-{line['replica']}] " if len(names) > 1 else ""
                 click.echo(prefix + line["text"], err=line["stream"] == "stderr" and not sys.stdout.isatty())
+            if not names and item["state"] == "closed":
+                say("the lease is closed: its containers are gone, and what they wrote with them")
 
 
-@lease.command("exec", context_settings={"ignore_unknown_options": True})
+@lease.command(
+    "exec", context_settings={"ignore_unknown_options": True}, short_help="Run a command inside a lease, and leave with its code."
+)
 @click.argument("id")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--service", default="", help="Service; needed where there are several.")
@@ -206,7 +211,7 @@ def _ended(code: int | None) -> Exception:
     return click.exceptions.Exit(code)
 
 
-@lease.command("manifest")
+@lease.command("manifest", short_help="Send the manifest again, and wait until it runs.")
 @click.argument("dseq", type=click.IntRange(1))
 @click.option("--file", type=click.Path(dir_okay=False), help="The deployment file, where this home does not have it.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=180, show_default=True, help="Seconds to wait.")
@@ -225,7 +230,7 @@ def manifest(dseq: int, file: str | None, timeout_s: float, key_name: str, node:
     emit(output, found, text=describe_leases(found), names=[item["id"] for item in found])
 
 
-@lease.command("close")
+@lease.command("close", short_help="End a lease or deployment, with the exact bill.")
 @click.argument("id")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @generate_option
@@ -262,7 +267,7 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
 def _meant(client: "NodeClient", id: str, owner: str) -> tuple[int, int, bool]:
     """(dseq, gseq, the whole deployment is meant) of an id; CommandFailed where the lease is none of it, or over."""
     dseq, gseq = _named(id, owner)
-    found = client.deployment(owner, dseq)
+    found = deployment_of(client, owner, dseq)
     if gseq is not None:
         _still_open(found, id)
     open_groups = {order["gseq"] for order in found["orders"] if order["state"] != "closed"}
@@ -297,11 +302,8 @@ def _still_open(found: dict[str, Any], id: str) -> None:
 
 def _named(text: str, owner: str) -> tuple[int, int | None]:
     """(dseq, gseq) of a lease id, or (dseq, None) of a dseq alone. CommandFailed where it is another's, or neither."""
-    if text.isdecimal():
-        return int(text), None
-    parts = text.split("/")
-    if len(parts) != 5 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+    if "/" not in text:
+        return dseq_of(text, owner), None
+    if not is_lease_id(text):
         raise CommandFailed(f"{text!r} names no lease", Exit.USAGE, fix="see gpubid lease list")
-    if parts[0] != owner:
-        raise CommandFailed("the lease is another account's", Exit.FORBIDDEN, fix="give --from the key of its owner")
-    return int(parts[1]), int(parts[2])
+    return dseq_of(text, owner), int(text.split("/")[2])

@@ -12,7 +12,7 @@ def tenant() -> None:
     """Serve deployments over REST."""
 
 
-@tenant.command("serve")
+@tenant.command("serve", short_help="Serve the key's account on loopback.")
 @click.option(
     "--listen", envvar="GPUBID_TENANT_LISTEN", default="127.0.0.1:8090", show_default=True, help="HOST:PORT; port 0 picks one."
 )
