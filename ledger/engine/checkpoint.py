@@ -127,8 +127,7 @@ def replay(machine: Machine, log: Log) -> None:
         if header.parent != machine.head.hash:
             raise LedgerDamaged(header.height, "the block does not follow the one before it")
         try:
-            transactions = [machine.codec.decode(raw) for raw in block.raws]
-            result = machine.apply_block(header.time_ms, transactions, verified=True)
+            result = machine.apply_block(header.time_ms, map(machine.codec.decode, block.raws), verified=True)
         except (Rejected, AssertionError) as error:
             raise LedgerDamaged(header.height, f"the block cannot be applied: {error}") from None
         if result.header != header:

@@ -1,13 +1,14 @@
 """The embedded engine: one writer thread, a block as soon as there is work, one durable commit each, then the answers.
 
-Transactions are decoded by whoever submits them. The writer hands batches to the verifying processes, a few ahead of
-the one that it applies, and checks signatures itself where it would wait for them. Readers see committed state only:
-they wait while a block is applied and committed. Any error on that way ends the engine: what is not known to be
-committed is answered `Indeterminate`.
+The writer hands batches to the verifying processes, a few ahead of the one that it applies, and checks signatures
+itself where it would wait for them. A transaction is decoded right before it is applied: thousands of them, decoded
+ahead, would have to come back from slow memory. Readers see committed state only: they wait while a block is applied
+and committed. Any error on that way ends the engine: what is not known to be committed is answered `Indeterminate`.
 """
 
 import contextlib
 import gc
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,13 +24,14 @@ from ledger.engine.clock import Clock, SystemClock
 from ledger.engine.errors import EngineBusy, Indeterminate
 from ledger.engine.export import write_export
 from ledger.engine.log import Log, StoredBlock
+from ledger.engine.verifier import NOT_GOOD
 from ledger.engine.verifying import Verifying
 from ledger.machine.machine import Machine
 from ledger.machine.module import Module
 from ledger.protocol.block import Event, Header, Receipt
 from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.genesis import Genesis
-from ledger.protocol.transaction import Signed
+from ledger.protocol.transaction import MAX_BYTES, Signed
 
 MAX_QUEUE: Final = 20_000
 """Transactions that wait; more are refused with `EngineBusy`."""
@@ -51,8 +53,8 @@ _log = structlog.get_logger()
 UNDER_WAY: Final = 3
 """Batches that the verifying processes have at a time: one done, one at work, one waiting keeps them and the writer busy."""
 
-Entry = tuple[Signed, Asked, int]
-"""A transaction, who asked for it, and its place among what they asked for."""
+Entry = tuple[bytes, Asked, int]
+"""A signed transaction as it came, who asked for it, and its place among what they asked for."""
 
 
 class Engine:
@@ -69,7 +71,7 @@ class Engine:
         self._queue: deque[Entry] = deque()
         self._queue_bytes = 0
         self._subscribers: list[Callable[[StoredBlock], None]] = []
-        self._verifying = Verifying()
+        self._verifying = Verifying(depth=UNDER_WAY, most_bytes=BLOCK_BYTES + MAX_BYTES)
         self._checkpoints = Checkpoints(log, machine)
         self.first_height = max(1, log.first_height())
         """Height of the oldest block there is: more than 1 where the log began with a snapshot."""
@@ -155,14 +157,12 @@ class Engine:
         """
         asked = Asked(done)
         taken: list[Entry] = []
-        decode = self.machine.codec.decode
         size = 0
         for place, raw in enumerate(raws):
-            try:
-                taken.append((decode(raw), asked, place))
-            except Rejected as refusal:
-                asked.put(place, refusal)
+            if len(raw) > MAX_BYTES:
+                asked.put(place, Rejected(Code.TOO_LARGE, f"{len(raw)} bytes, at most {MAX_BYTES}"))
             else:
+                taken.append((raw, asked, place))
                 size += len(raw)
         if asked.waiting:
             asked.deliver()
@@ -198,7 +198,7 @@ class Engine:
                 if batch is None and not under_way:
                     return
                 if batch:
-                    self._verifying.begin([signed for signed, _, _ in batch])
+                    self._verifying.begin([raw for raw, _, _ in batch])
                     under_way.append(batch)
                     if len(under_way) < UNDER_WAY and self._queue:
                         continue
@@ -227,7 +227,7 @@ class Engine:
             size = 0
             while self._queue and len(taken) < BLOCK_TRANSACTIONS and size < BLOCK_BYTES:
                 entry = self._queue.popleft()
-                size += len(entry[0].raw)
+                size += len(entry[0])
                 taken.append(entry)
             self._queue_bytes -= size
             return taken
@@ -237,12 +237,12 @@ class Engine:
         # A second at most: the condition's clock stands still while the machine sleeps, ours does not.
         return None if due is None else min((due - self.now_ms()) / 1000, 1.0)
 
-    def _block(self, entries: Sequence[Entry], verdicts: Sequence[bool]) -> StoredBlock | None:
+    def _block(self, entries: Sequence[Entry], contents: Sequence[bytes]) -> StoredBlock | None:
         """Apply and commit one block of what is good, then answer. What no block would take is answered too."""
         answers: list[tuple[Entry, Outcome]] = []
         with self._state:
             try:
-                stored = self._apply(entries, verdicts, answers)
+                stored = self._apply(entries, contents, answers)
             except BaseException as error:
                 # Before the lock is given up: nobody may read a state that is not committed.
                 self._failure = error
@@ -260,52 +260,79 @@ class Engine:
         self._checkpoints.after_block(self.machine, stored)
 
     def _apply(
-        self, entries: Sequence[Entry], verdicts: Sequence[bool], answers: list[tuple[Entry, Outcome]]
+        self, entries: Sequence[Entry], contents: Sequence[bytes], answers: list[tuple[Entry, Outcome]]
     ) -> StoredBlock | None:
         """Choose, apply and commit; None where there is nothing to do. Fills in the answers."""
         chosen: dict[str, Entry] = {}
-        repeats: list[Entry] = []
-        for entry, good in zip(entries, verdicts, strict=True):
-            if not good:
-                answers.append((entry, Rejected(Code.BAD_SIGNATURE, "the signature does not match")))
-            elif chosen.setdefault(entry[0].id, entry) is not entry:
-                repeats.append(entry)
+        repeats: list[tuple[Entry, Entry]] = []
+        good = self._good(entries, contents, chosen, repeats, answers)
         time_ms = max(self._head.time_ms + 1, self.now_ms())
         due = self.machine.next_due()
-        if not (due is not None and due <= time_ms) and not self._any(chosen, time_ms, answers):
-            self._repeated(repeats, answers)
-            return None
-        result, refusals = self.machine.propose_block(time_ms, [entry[0] for entry in chosen.values()])
-        if refusals:
-            for signed, refusal in refusals:
-                answers.append((chosen.pop(signed.id), self._refused(signed, refusal)))
-        stored = StoredBlock(raws=[entry[0].raw for entry in chosen.values()], result=result, change=self.machine.change)
+        if not (due is not None and due <= time_ms):
+            first = self._first(good, time_ms, chosen, answers)
+            if first is None:
+                self._repeated(repeats, answers)
+                return None
+            good = itertools.chain((first,), good)
+        result, refusals = self.machine.propose_block(time_ms, good)
+        for signed, refusal in refusals:
+            answers.append((chosen.pop(signed.id), self._refused(signed, refusal)))
+        stored = StoredBlock(raws=[raw for raw, _, _ in chosen.values()], result=result, change=self.machine.change)
         self._store.append(stored)
         self._head = result.header
         answers.extend(zip(chosen.values(), result.receipts, strict=True))
         self._repeated(repeats, answers)
         return stored
 
-    def _any(self, chosen: dict[str, Entry], time_ms: int, answers: list[tuple[Entry, Outcome]]) -> bool:
-        """True where a block would take one of these; those before it, which it would not, are answered and removed.
+    def _good(
+        self,
+        entries: Sequence[Entry],
+        contents: Sequence[bytes],
+        chosen: dict[str, Entry],
+        repeats: list[tuple[Entry, Entry]],
+        answers: list[tuple[Entry, Outcome]],
+    ) -> Iterator[Signed]:
+        """Iterate over what is well formed, signed and no repeat, decoded when it is asked for; `chosen` has it by its id.
+
+        What is no transaction at all is answered; `repeats` gets what is one again, behind the one it repeats.
+        """
+        decode = self.machine.codec.decode
+        for entry, content in zip(entries, contents, strict=True):
+            try:
+                if content == NOT_GOOD:
+                    decode(entry[0])
+                    raise Rejected(Code.BAD_SIGNATURE, "the signature does not match")
+                signed = decode(entry[0], content)
+            except Rejected as refusal:
+                answers.append((entry, refusal))
+                continue
+            first = chosen.setdefault(signed.id, entry)
+            if first is entry:
+                yield signed
+            else:
+                repeats.append((first, entry))
+
+    def _first(
+        self, good: Iterator[Signed], time_ms: int, chosen: dict[str, Entry], answers: list[tuple[Entry, Outcome]]
+    ) -> Signed | None:
+        """The first that a block would take, or None; those before it are answered and no more chosen.
 
         So no block is made, and nothing is written, for transactions that are all refused.
         """
-        for entry in list(chosen.values()):
+        for signed in good:
             try:
-                self.machine.check(entry[0], time_ms)
+                self.machine.check(signed, time_ms)
             except Rejected as refusal:
-                del chosen[entry[0].id]
-                answers.append((entry, self._refused(entry[0], refusal)))
+                answers.append((chosen.pop(signed.id), self._refused(signed, refusal)))
             else:
-                return True
-        return False
+                return signed
+        return None
 
-    def _repeated(self, repeats: Sequence[Entry], answers: list[tuple[Entry, Outcome]]) -> None:
+    def _repeated(self, repeats: Sequence[tuple[Entry, Entry]], answers: list[tuple[Entry, Outcome]]) -> None:
         """Requests with the same transaction share its answer."""
         if repeats:
-            known = {entry[0].id: outcome for entry, outcome in answers}
-            answers.extend((entry, known[entry[0].id]) for entry in repeats)
+            known = dict(answers)
+            answers.extend((entry, known[first]) for first, entry in repeats)
 
     def _refused(self, signed: Signed, refusal: Rejected) -> Outcome:
         """The answer to what no block takes; a repeat gets the first result, also when it has expired meanwhile."""

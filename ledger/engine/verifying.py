@@ -1,9 +1,11 @@
 """Signatures checked off the writer's thread, in worker processes that start when there is first enough to do.
 
-Batches are cut into chunks that lie in one socket; whoever is free takes the next one: a worker, or the writer itself
-while it would wait for verdicts. So no core is idle as long as there is a chunk.
+A batch is put into memory that all share, and cut into chunks whose places lie in one socket; whoever is free takes the
+next one: a worker, or the writer itself while it would wait for answers. So no core is idle as long as there is a chunk.
 """
 
+import mmap
+import os
 import select
 import socket
 import subprocess
@@ -14,8 +16,8 @@ from typing import Final
 
 import structlog
 
-from ledger.engine.verifier import HEAD, ITEM, verdicts_of
-from ledger.protocol.transaction import Signed
+from ledger.engine.verifier import CONTENT, NOT_GOOD, answer_of, chunk_of
+from ledger.protocol.transaction import signed_content
 
 INLINE: Final = 8
 """Up to so many signatures are checked at once where they are: a hop to a worker would cost more."""
@@ -26,68 +28,87 @@ CHUNK: Final = 100
 LOOK_S: Final = 0.2
 """How often it is looked whether the workers live, while nothing comes from them."""
 
+_QUESTION: Final = len(chunk_of(0, 0, [0] * CHUNK))
+_ANSWER: Final = 4 + CHUNK * CONTENT
 _BUFFER: Final = 1 << 20
 
 _log = structlog.get_logger()
 
 
 class _Batch:
-    """A batch under way: the verdicts of its chunks as they come."""
+    """A batch under way: the answers of its chunks as they come."""
 
-    def __init__(self, signed: Sequence[Signed]) -> None:
-        self.signed = signed
+    def __init__(self, raws: Sequence[bytes]) -> None:
+        self.raws = raws
         self.chunks: list[int] = []
-        self.missing: dict[int, Sequence[Signed]] = {}
-        self.verdicts: dict[int, bytes] = {}
+        self.missing: set[int] = set()
+        self.answers: dict[int, bytes] = {}
 
 
 class Verifying:
-    """Checks batches: `begin` hands one over, `finish` waits for the verdicts of the oldest. Used by one thread."""
+    """Checks batches: `begin` hands one over, `finish` waits for the answers of the oldest. Used by one thread.
 
-    def __init__(self, workers: int = 2) -> None:
+    At most `depth` batches are under way, of `most_bytes` each.
+    """
+
+    def __init__(self, depth: int, most_bytes: int, workers: int = 2) -> None:
         self._count = workers
         self.processes: list[subprocess.Popen[bytes]] = []
         self._tasks: socket.socket | None = None
         """Where chunks are put in; `_taking` is its other end, which the workers have too."""
         self._taking: socket.socket | None = None
         self._answers: socket.socket | None = None
+        self._memory: mmap.mmap | None = None
+        """Batches take turns with its parts; pages that no batch was large enough for are never there."""
+        self._part = most_bytes
+        self._parts = depth
+        self._turn = 0
         self._batches: deque[_Batch] = deque()
         self._unsent: deque[bytes] = deque()
         self._next = 0
 
-    def begin(self, signed: Sequence[Signed]) -> None:
-        """Hand over a batch; those before it need not be finished."""
-        batch = _Batch(signed)
+    def begin(self, raws: Sequence[bytes]) -> None:
+        """Hand over a batch of signed transactions; those before it need not be finished."""
+        batch = _Batch(raws)
         self._batches.append(batch)
-        if len(signed) <= INLINE or not self._count:
+        assert len(self._batches) <= self._parts, "more is under way than there is room for"
+        if len(raws) <= INLINE or not self._count:
             return
         self._look()
         if not self.processes:
             # A process takes a while to start, or cannot be had now: this batch is checked here.
             self._start()
             return
-        for at in range(0, len(signed), CHUNK):
-            chunk = signed[at : at + CHUNK]
+        assert self._memory is not None
+        whole = b"".join(raws)
+        assert len(whole) <= self._part, "the batch is too large"
+        self._turn = (self._turn + 1) % self._parts
+        at = self._turn * self._part
+        self._memory[at : at + len(whole)] = whole
+        for first in range(0, len(raws), CHUNK):
+            lengths = [len(raw) for raw in raws[first : first + CHUNK]]
             self._next = (self._next + 1) & 0xFFFF_FFFF
             batch.chunks.append(self._next)
-            batch.missing[self._next] = chunk
-            parts = [self._next.to_bytes(HEAD, "big")]
-            for one in chunk:
-                parts += (one.signature, one.signed_bytes, one.key)
-            self._unsent.append(b"".join(parts))
+            batch.missing.add(self._next)
+            self._unsent.append(chunk_of(self._next, at, lengths))
+            at += sum(lengths)
         self._send()
 
-    def finish(self) -> list[bool]:
-        """Wait for the verdicts of the oldest batch, in its order. What dead workers left is checked here."""
+    def finish(self) -> list[bytes]:
+        """Wait for the answers of the oldest batch, in its order: what is signed, or `NOT_GOOD`, for each.
+
+        What dead workers left is checked here.
+        """
         batch = self._batches[0]
         while batch.missing:
             self._send()
             if not (self._receive(0) or self._take_one() or self._receive(LOOK_S)):
                 self._look()
         self._batches.popleft()
-        if not batch.verdicts:
-            return [signed.signature_is_good() for signed in batch.signed]
-        return [byte == 1 for number in batch.chunks for byte in batch.verdicts[number]]
+        if not batch.answers:
+            return [signed_content(raw) or NOT_GOOD for raw in batch.raws]
+        whole = b"".join([batch.answers[number] for number in batch.chunks])
+        return [whole[at : at + CONTENT] for at in range(0, len(whole), CONTENT)]
 
     def close(self) -> None:
         """End all workers."""
@@ -95,6 +116,9 @@ class Verifying:
             if end is not None:
                 end.close()  # a worker ends when there is nobody left who could give it something
         self._tasks = self._taking = self._answers = None
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
         for process in self.processes:
             try:
                 process.wait(5)
@@ -107,10 +131,16 @@ class Verifying:
         self._tasks, self._taking = _pair()
         self._answers, giving = _pair()
         try:
-            for _ in range(self._count):
-                command = [sys.executable, "-m", "ledger.engine.verifier"]
-                streams = {"stdin": self._taking, "stdout": giving, "stderr": subprocess.DEVNULL}
-                self.processes.append(subprocess.Popen(command, **streams))  # type: ignore[call-overload]
+            memory = os.memfd_create("batches")
+            try:
+                os.truncate(memory, self._part * self._parts)
+                self._memory = mmap.mmap(memory, 0)
+                command = [sys.executable, "-m", "ledger.engine.verifier", str(memory)]
+                streams = {"stdin": self._taking, "stdout": giving, "stderr": subprocess.DEVNULL, "pass_fds": (memory,)}
+                for _ in range(self._count):
+                    self.processes.append(subprocess.Popen(command, **streams))  # type: ignore[call-overload]
+            finally:
+                os.close(memory)
         except OSError as error:
             _log.warning("no process to check signatures could be started", error=str(error))
             self.close()
@@ -131,13 +161,13 @@ class Verifying:
             self._unsent.popleft()
 
     def _receive(self, wait_s: float) -> bool:
-        """Take in a chunk's verdicts; False where none came in time."""
+        """Take in a chunk's answer; False where none came in time."""
         if self._answers is None:
             return True
         if wait_s and not select.select([self._answers], [], [], wait_s)[0]:
             return False
         try:
-            message = self._answers.recv(HEAD + CHUNK, socket.MSG_DONTWAIT)
+            message = self._answers.recv(_ANSWER, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
@@ -145,7 +175,7 @@ class Verifying:
         if not message:
             self._give_up()
         else:
-            self._answered(int.from_bytes(message[:HEAD], "big"), message[HEAD:])
+            self._answered(message)
         return True
 
     def _take_one(self) -> bool:
@@ -153,18 +183,22 @@ class Verifying:
         if self._taking is None:
             return True
         try:
-            message = self._taking.recv(HEAD + CHUNK * ITEM, socket.MSG_DONTWAIT)
+            message = self._taking.recv(_QUESTION, socket.MSG_DONTWAIT)
         except OSError:
             return False
-        self._answered(int.from_bytes(message[:HEAD], "big"), verdicts_of(message[HEAD:]))
+        assert self._memory is not None
+        self._answered(answer_of(message, self._memory))
         return True
 
-    def _answered(self, number: int, verdicts: bytes) -> None:
+    def _answered(self, message: bytes) -> None:
+        number = int.from_bytes(message[:4], "big")
         for batch in self._batches:
-            chunk = batch.missing.pop(number, None)
-            if chunk is not None:
-                assert len(chunk) == len(verdicts), "a worker answers what it was asked"
-                batch.verdicts[number] = verdicts
+            if number in batch.missing:
+                batch.missing.remove(number)
+                first = batch.chunks.index(number) * CHUNK
+                asked = min(CHUNK, len(batch.raws) - first)
+                assert len(message) == 4 + asked * CONTENT, "a worker answers what it was asked"
+                batch.answers[number] = message[4:]
                 return
 
     def _look(self) -> None:
@@ -181,7 +215,7 @@ class Verifying:
         self._unsent.clear()
         for batch in self._batches:
             batch.missing.clear()
-            batch.verdicts.clear()
+            batch.answers.clear()
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

@@ -1,6 +1,5 @@
 """Accounts: balances, keys and rate buckets; moving, minting and burning money; rotating a key."""
 
-from collections.abc import Iterable
 from sys import intern
 from types import MappingProxyType
 from typing import Any, Final
@@ -58,7 +57,7 @@ class Account(msgspec.Struct, frozen=True, gc=False):
         """The same account with `amount` micro-units of a denomination."""
         money: Any = self.money
         if not money or (len(money) == 2 and money[0] == denomination):
-            money = (money[0] if money else intern(denomination), amount) if amount else ()
+            money = (intern(denomination), amount) if amount else ()
         else:
             balances = self.balances | {denomination: amount}
             money = tuple(part for name in sorted(balances) if balances[name] for part in (intern(name), balances[name]))
@@ -74,15 +73,15 @@ class Supply(msgspec.Struct, frozen=True):
     minted: int
 
 
-def _share_names(accounts: Iterable[Account]) -> None:
-    """Let decoded accounts share the names of denominations: a tenth of their memory."""
-    for account in accounts:
-        money: Any = account.money
-        if len(money) == 2:
-            msgspec.structs.force_setattr(account, "money", (intern(money[0]), money[1]))
+_ADDRESS_AT: Final = len(b'{"address":"')
 
 
-ACCOUNTS: Table[Account] = Table("account", Account, lambda a: a.address, loaded=_share_names)
+def _address_in(canonical: bytes) -> bytes:
+    """The address in the canonical bytes of an account: its first field."""
+    return canonical[_ADDRESS_AT : canonical.index(b'"', _ADDRESS_AT)]
+
+
+ACCOUNTS: Table[Account] = Table("account", Account, lambda a: a.address, key_in=_address_in)
 SUPPLIES: Table[Supply] = Table("supply", Supply, lambda s: s.denomination)
 
 

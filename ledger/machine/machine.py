@@ -1,6 +1,6 @@
 """The transition function: the state of a chain, and what a block makes of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Any, Self
 
@@ -119,15 +119,16 @@ class Machine:
         for module in self.modules:
             module.rebuild(self.store)
 
-    def apply_block(self, time_ms: int, transactions: Sequence[Signed], verified: bool = False) -> BlockResult:
+    def apply_block(self, time_ms: int, transactions: Iterable[Signed], verified: bool = False) -> BlockResult:
         """Apply a block: what begins it, what fell due, transactions, what ends it; then root and header.
 
-        `time_ms` is block time, after the last block's. `verified` says that the signatures were found good.
+        `time_ms` is block time, after the last block's. `verified` says that the signatures were found good. Each
+        transaction is asked for when the one before it was applied: what is decoded then is still at hand.
         AssertionError is a bug, UpgradeRequired a newer protocol; the machine is of no use after either.
         """
         return self._apply(time_ms, transactions, verified, None)
 
-    def propose_block(self, time_ms: int, transactions: Sequence[Signed]) -> tuple[BlockResult, list[Refusal]]:
+    def propose_block(self, time_ms: int, transactions: Iterable[Signed]) -> tuple[BlockResult, list[Refusal]]:
         """Apply a block of those that may act, and return what was left out of it, with the reason.
 
         What is left out (expired, remembered, no key for it, an empty bucket) has changed nothing: the block is the
@@ -137,7 +138,7 @@ class Machine:
         refusals: list[Refusal] = []
         return self._apply(time_ms, transactions, True, refusals), refusals
 
-    def _apply(self, time_ms: int, transactions: Sequence[Signed], verified: bool, refusals: list[Refusal] | None) -> BlockResult:
+    def _apply(self, time_ms: int, transactions: Iterable[Signed], verified: bool, refusals: list[Refusal] | None) -> BlockResult:
         assert time_ms > self.head.time_ms, f"block time {time_ms} is not after {self.head.time_ms}"
         height = self.head.height + 1
         self._remembered.forget(time_ms)
@@ -173,7 +174,7 @@ class Machine:
         )
 
     def _transact_all(
-        self, transactions: Sequence[Signed], ctx: Context, verified: bool, refusals: list[Refusal] | None
+        self, transactions: Iterable[Signed], ctx: Context, verified: bool, refusals: list[Refusal] | None
     ) -> tuple[list[bytes], list[Receipt]]:
         """Apply transactions in order; with `refusals`, what may not act goes there instead of into the block."""
         raws: list[bytes] = []

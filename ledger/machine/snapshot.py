@@ -121,12 +121,12 @@ class Shards:
             if (number, name) in self._unsorted:
                 self._unsorted.remove((number, name))
                 keys = listed[name] = sorted(set(keys))
-            records = store.records(store.tables[name], keys)
-            if not all(records):
-                there = [record is not None for record in records]
-                listed[name], records = list(compress(keys, there)), list(compress(records, there))
-            if records:
-                out.append((name, _JSON.encode_lines(records)))
+            lines = store.shelved(store.tables[name], keys)
+            if not all(lines):
+                listed[name] = list(compress(keys, lines))
+            there = [line for line in lines if line]
+            if there:
+                out.append((name, b"\n".join(there) + b"\n"))
         return _PACK.encode(out)
 
 
@@ -167,57 +167,60 @@ class _Loading:
         self._store = store
         self._shards = shards
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
-        self._values: dict[str, dict[str, bytes]] = {}
         self._newest: dict[str, dict[str, Any]] = {}
+        """What the store takes as a record, by table and key; None for what is gone."""
         # Flat: a million small objects, freed here and there, would leave holes in memory.
         self._entries = [bytearray() for _ in range(SHARDS)]
 
-    def _rows(self, name: str, lines: bytes) -> tuple[Table[Any], list[str], list[Any], list[bytes]]:
-        """Table, keys, records and values of some lines."""
+    def _table(self, name: str) -> Table[Any]:
         table = self._store.tables.get(name)
         if table is None:
             raise ValueError(f"the snapshot has records of an unknown table, {name!r}")
-        decoder = self._decoders.get(name)
-        if decoder is None:
-            decoder = self._decoders[name] = msgspec.json.Decoder(table.record)
-        records = decoder.decode_lines(lines)
+        return table
+
+    def _rows(self, table: Table[Any], lines: bytes) -> tuple[list[str], list[Any], list[bytes]]:
+        """Keys, what the store takes as their records, and canonical bytes of some lines."""
         values = lines.split(b"\n")
-        if values.pop() or len(values) != len(records):
+        if values.pop():
             raise ValueError("not lines of a snapshot")
-        return table, list(map(table.key, records)), records, values
+        if table.key_in is not None and self._store.rests(table):
+            # Whether they make sense at all, the root says.
+            return b"\n".join(map(table.key_in, values)).decode().split("\n") if values else [], values, values
+        decoder = self._decoders.get(table.name)
+        if decoder is None:
+            decoder = self._decoders[table.name] = msgspec.json.Decoder(table.record)
+        records = decoder.decode_lines(lines)
+        if len(values) != len(records):
+            raise ValueError("not lines of a snapshot")
+        return list(map(table.key, records)), records, values
 
     def change(self, data: bytes) -> None:
         """Take in what a block changed; the next one is newer."""
         lines, gone = _CHANGED.decode(data)
         for name, some in lines:
-            _, keys, records, values = self._rows(name, some)
-            self._newest.setdefault(name, {}).update(zip(keys, records, strict=True))
-            self._values.setdefault(name, {}).update(zip(keys, values, strict=True))
+            keys, rows, _ = self._rows(self._table(name), some)
+            self._newest.setdefault(name, {}).update(zip(keys, rows, strict=True))
         for name, lost in gone:
-            newest, held = self._newest.setdefault(name, {}), self._values.setdefault(name, {})
-            for key in lost:
-                newest[key] = None
-                held.pop(key, None)
+            self._table(name)
+            self._newest.setdefault(name, {}).update(dict.fromkeys(lost))
 
     def settle(self) -> None:
         """All changes are in: load what is newest."""
-        for name, values in self._values.items():
-            if name not in self._store.tables:
-                raise ValueError(f"the snapshot lacks records of an unknown table, {name!r}")
+        for name, newest in self._newest.items():
+            table = self._store.tables[name]
+            there = {key: row for key, row in newest.items() if row is not None}
+            rests = self._store.rests(table)
+            values: Iterable[bytes] = there.values() if rests else map(_JSON.encode, there.values())
             keys: list[list[str]] = [[] for _ in range(SHARDS)]
-            for key, entry in zip(values, _entries(name, values, values.values()), strict=True):
+            for key, entry in zip(there, _entries(name, there, values), strict=True):
                 number = entry[0]
                 keys[number].append(key)
                 self._entries[number] += entry
             for number, some in enumerate(keys):
                 self._shards.extend(number, name, some)
-            table, newest = self._store.tables[name], self._newest[name]
-            records = [newest[key] for key in values]
-            if table.loaded:
-                table.loaded(records)
             # A dictionary keeps the key it had first: the record's own spares a copy.
-            self._store.load(table, zip(map(table.key, records), records, strict=True))
-        self._values.clear()
+            own = there if rests else map(table.key, there.values())
+            self._store.load(table, zip(own, there.values(), strict=True))
 
     def shard(self, number: int, data: bytes) -> list[bytes]:
         """Load a shard, but for what is newer; return (kh ‖ vh) of all its records."""
@@ -227,15 +230,14 @@ class _Loading:
         self._entries[number] = bytearray()
         entries = [packed[at : at + 64] for at in range(0, len(packed), 64)]
         for name, lines in _SHARD.decode(data):
-            table, keys, records, values = self._rows(name, lines)
+            table = self._table(name)
+            keys, rows, values = self._rows(table, lines)
             newest = self._newest.get(name)
             if newest:
                 kept = [key not in newest for key in keys]
-                keys, records, values = list(compress(keys, kept)), list(compress(records, kept)), list(compress(values, kept))
-            if table.loaded:
-                table.loaded(records)
+                keys, rows, values = list(compress(keys, kept)), list(compress(rows, kept)), list(compress(values, kept))
             entries += _entries(name, keys, values)
-            self._store.load(table, zip(keys, records, strict=True))
+            self._store.load(table, zip(keys, rows, strict=True))
             self._shards.extend(number, name, keys)
         return entries
 

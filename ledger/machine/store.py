@@ -2,6 +2,9 @@
 
 A refused transaction is rolled back along the undo log; at the end of a block the records as they were before it name
 every record that changed, so that the state tree looks at those alone.
+
+Records of a large table that nobody has read for a while are kept as their canonical bytes: these take less memory and
+fewer of its lines than what is decoded from them, and a restart need not decode what nobody asks for.
 """
 
 from bisect import bisect_left, insort
@@ -12,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from sortedcontainers import SortedList
 
+from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Rejected
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -25,8 +29,8 @@ class Table(Generic[R]):
     """A kind of record: its name, its type, its key, and what it is found by.
 
     `name` is of a-z and _; the full key in state is `name/key`. An index maps a value to keys in ascending order;
-    a record whose value is None is not in that index. `loaded` is called with records that were decoded by the thousand,
-    to make them as small as they were before.
+    a record whose value is None is not in that index. `key_in` finds the key in a record's canonical bytes (ASCII): where
+    it is given, records may rest as bytes.
     """
 
     def __init__(
@@ -35,7 +39,7 @@ class Table(Generic[R]):
         record: type[R],
         key: Callable[[R], str],
         indexes: Mapping[str, Callable[[R], Hashable | None]] | None = None,
-        loaded: Callable[[Iterable[R]], None] | None = None,
+        key_in: Callable[[bytes], bytes] | None = None,
     ) -> None:
         assert name.replace("_", "a").isalpha(), name
         assert name.islower(), name
@@ -45,7 +49,7 @@ class Table(Generic[R]):
         self.record = record
         self.key = key
         self.indexes = dict(indexes or {})
-        self.loaded = loaded
+        self.key_in = key_in
 
 
 class Store:
@@ -58,6 +62,8 @@ class Store:
         self._order: dict[str, Any] = {}
         self._watchers: dict[str, list[Watcher]] = {}
         self._attached: set[str] = set()
+        self._resting: dict[str, msgspec.json.Decoder[Any]] = {}
+        """Tables whose rows may be bytes, with what decodes them."""
         self._log: list[tuple[Table[Any], str, Any]] = []
         self._before: dict[str, dict[str, Any]] = {}
         for table in tables:
@@ -69,18 +75,24 @@ class Store:
             self._watchers[table.name] = []
             if table.indexes:
                 self._attached.add(table.name)
+            elif table.key_in is not None:
+                self._resting[table.name] = msgspec.json.Decoder(table.record)
 
     def get(self, table: Table[R], key: str) -> R | None:
         """Return the record, or None."""
-        found: R | None = self._rows[table.name].get(key)
-        return found
+        found: Any = self._rows[table.name].get(key)
+        if type(found) is bytes:
+            found = self._woken(table, key, found)
+        return found  # type: ignore[no-any-return]
 
     def require(self, table: Table[R], key: str, code: IntEnum, detail: str = "") -> R:
         """Return the record; Rejected with `code` where there is none."""
-        found: R | None = self._rows[table.name].get(key)
+        found: Any = self._rows[table.name].get(key)
         if found is None:
             raise Rejected(code, detail or key)
-        return found
+        if type(found) is bytes:
+            found = self._woken(table, key, found)
+        return found  # type: ignore[no-any-return]
 
     def put(self, table: Table[R], record: R) -> None:
         """Insert the record, or replace the one of the same key."""
@@ -88,6 +100,8 @@ class Store:
         key = table.key(record)
         rows = self._rows[name]
         old = rows.get(key)
+        if type(old) is bytes:
+            old = self._woken(table, key, old)
         self._log.append((table, key, old))
         before = self._before[name]
         if key not in before:
@@ -98,23 +112,42 @@ class Store:
 
     def delete(self, table: Table[R], key: str) -> None:
         """Remove the record; it must be there."""
-        old = self._rows[table.name].pop(key)
+        old = self.get(table, key)
+        del self._rows[table.name][key]
         self._log.append((table, key, old))
         self._before[table.name].setdefault(key, old)
         if table.name in self._attached:
             self._moved(table, key, old, None)
 
-    def records(self, table: Table[R], keys: Iterable[str]) -> list[R | None]:
-        """Return the record of each key, None where there is none."""
-        return list(map(self._rows[table.name].get, keys))
+    def shelved(self, table: Table[R], keys: Iterable[str]) -> list[bytes | None]:
+        """Return the canonical bytes of each record, None where there is none; those of a table that may rest, rest now."""
+        rows, rests = self._rows[table.name], table.name in self._resting
+        assert not self._before[table.name], "a block is being applied"
+        out: list[bytes | None] = []
+        for key in keys:
+            row = rows.get(key)
+            if row is not None and type(row) is not bytes:
+                row = encode(row)
+                if rests:
+                    rows[key] = row
+            out.append(row)
+        return out
 
-    def items(self, table: Table[R]) -> Iterable[tuple[str, R]]:
-        """Return every (key, record), in no order that may matter to anybody."""
-        return self._rows[table.name].items()
+    def items(self, table: Table[R]) -> Iterator[tuple[str, R]]:
+        """Iterate over every (key, record), in no order that may matter to anybody."""
+        for key, row in self._rows[table.name].items():
+            yield key, self._record(table, row)
 
-    def load(self, table: Table[Any], records: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        """Take in records by key, past the undo log and the indexes: for a store that is being filled; then `reindex`."""
+    def load(self, table: Table[Any], records: Iterable[tuple[str, Any]]) -> None:
+        """Take in records by key, past the undo log and the indexes: for a store that is being filled; then `reindex`.
+
+        They are canonical bytes where the table may rest.
+        """
         self._rows[table.name].update(records)
+
+    def rests(self, table: Table[Any]) -> bool:
+        """True where records of the table may rest as their canonical bytes."""
+        return table.name in self._resting
 
     def reindex(self) -> None:
         """Bring indexes and watchers up to date with what was loaded into empty tables."""
@@ -138,7 +171,7 @@ class Store:
         rows = self._rows[table.name]
         for key in list(order):
             if key in rows:
-                yield rows[key]
+                yield self._record(table, rows[key])
 
     def count(self, table: Table[R], index: str | None = None, value: Hashable = None) -> int:
         """Return how many records there are, of all or of an indexed value."""
@@ -151,6 +184,12 @@ class Store:
 
         This is how a cache beside the state stays true when a transaction is rolled back.
         """
+        if table.name in self._resting:
+            rows = self._rows[table.name]
+            for key, row in rows.items():
+                if type(row) is bytes:
+                    self._woken(table, key, row)  # no key comes or goes
+            del self._resting[table.name]
         self._watchers[table.name].append(watcher)
         self._attached.add(table.name)
 
@@ -203,7 +242,9 @@ class Store:
         """Assert that every index and order equals one built from the rows."""
         for name, table in self.tables.items():
             rows = self._rows[name]
-            assert all(table.key(row) == key for key, row in rows.items()), f"a row of {name} under another's key"
+            assert all(table.key(row) == key for key, row in self.items(table)), f"a row of {name} under another's key"
+            resting = (row for row in rows.values() if type(row) is bytes)
+            assert all(encode(self._record(table, row)) == row for row in resting), f"records of {name} rest in another form"
             for index, value_of in table.indexes.items():
                 built: dict[Hashable, list[str]] = {}
                 for key in sorted(rows):
@@ -214,6 +255,15 @@ class Store:
                 assert found == built, f"index {index} of {name} differs from its rows"
             if name in self._order:
                 assert list(self._order[name]) == sorted(rows), f"the order of {name} differs from its rows"
+
+    def _record(self, table: Table[Any], row: Any) -> Any:
+        """The record of a row, which stays as it is."""
+        return self._resting[table.name].decode(row) if type(row) is bytes else row
+
+    def _woken(self, table: Table[Any], key: str, row: bytes) -> Any:
+        """The record of a row that rested, and does no more."""
+        record = self._rows[table.name][key] = self._resting[table.name].decode(row)
+        return record
 
     def _moved(self, table: Table[Any], key: str, old: Any, new: Any) -> None:
         for name, value_of in table.indexes.items():

@@ -1,6 +1,7 @@
 """Signed transactions: canonical JSON, signed over a domain-tagged hash; the id excludes the signature."""
 
 import re
+from binascii import unhexlify
 from collections.abc import Sequence
 from functools import lru_cache, reduce
 from hashlib import sha256
@@ -112,8 +113,11 @@ class Codec:
         )
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(signed)
 
-    def decode(self, raw: bytes) -> Signed:
-        """Return the transaction in `raw`; MALFORMED or TOO_LARGE says what is wrong, and where."""
+    def decode(self, raw: bytes, content: bytes = b"") -> Signed:
+        """Return the transaction in `raw`; MALFORMED or TOO_LARGE says what is wrong, and where.
+
+        `content` is what `signed_content` found in it, for one that need not hash it again.
+        """
         if len(raw) > MAX_BYTES:
             raise Rejected(Code.TOO_LARGE, f"{len(raw)} bytes, at most {MAX_BYTES}")
         # How deep it may nest is in the types: what they do not foresee is refused where it begins.
@@ -131,11 +135,16 @@ class Codec:
         signature, key = _from_hex(envelope.signature, transaction.signer, transaction.nonce)
         _check_names(transaction.chain_id, transaction.principal)
         # The canonical envelope is `{"signature":"…","transaction":…}`: what is signed stands in it as it is.
-        content = signing_bytes(raw[_CONTENT_AT:-1])
+        content = content or signing_bytes(raw[_CONTENT_AT:-1])
         return Signed(raw, content.hex(), content, signature, key, transaction)
 
 
-_CONTENT_AT: Final = len(b'{"signature":"') + 128 + len(b'","transaction":')
+_SIGNATURE_AT: Final = len(b'{"signature":"')
+_SIGNATURE_END: Final = _SIGNATURE_AT + 128
+_BETWEEN: Final = b'","transaction":'
+_CONTENT_AT: Final = _SIGNATURE_END + len(_BETWEEN)
+_SIGNER: Final = b'"signer":"'
+_AFTER_SIGNER: Final = b'","valid_until":'
 _CHAIN_ID: Final = re.compile(CHAIN_ID)
 _ADDRESS: Final = re.compile(keys.ADDRESS)
 
@@ -146,6 +155,23 @@ def _check_names(chain_id: str, principal: str) -> None:
     for pattern, text in ((_CHAIN_ID, chain_id), (_ADDRESS, principal)):
         if pattern.match(text) is None:
             raise Rejected(Code.MALFORMED, f"not of the form {pattern.pattern}: {text[:100]!r}")
+
+
+def signed_content(raw: bytes) -> bytes:
+    """Return the 32 bytes that are signed in `raw`, if it is canonical and its signature is good; else nothing.
+
+    It does not decode: whether `raw` is canonical, `decode` finds out. In what is, the last `"signer":"` is the
+    transaction's own: inside a text its quotes are escaped, and after it comes a number only.
+    """
+    signer_at = raw.rfind(_SIGNER) + len(_SIGNER)
+    if not (raw.startswith(_BETWEEN, _SIGNATURE_END) and raw.startswith(_AFTER_SIGNER, signer_at + 64)):
+        return b""
+    try:
+        signature, key = unhexlify(raw[_SIGNATURE_AT:_SIGNATURE_END]), unhexlify(raw[signer_at : signer_at + 64])
+    except ValueError:
+        return b""
+    content = signing_bytes(raw[_CONTENT_AT:-1])
+    return content if keys.opens(key, signature + content) else b""
 
 
 def _from_hex(signature: str, signer: str, nonce: str) -> tuple[bytes, bytes]:

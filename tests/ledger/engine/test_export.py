@@ -104,7 +104,7 @@ def test_a_bad_signature_is_found_though_the_log_took_it(opened: Opened, tmp_pat
     steal = signed(engine.now_ms(), ADA, Transfer(amount="5", denomination=CREDIT, to=BOB.address))
     at = steal.index(b'"signature":"') + 13
     faulty = steal[:at] + b"0" * 128 + steal[at + 128 :]
-    engine._verifying.finish = lambda: [True]  # type: ignore[method-assign]
+    engine._verifying.finish = lambda: [b""]  # type: ignore[method-assign]
     assert send(engine, faulty).ok
     engine.export(tmp_path / "export")
     with pytest.raises(VerifyFailed, match="height 1"):

@@ -20,6 +20,7 @@ from ledger.engine.errors import Indeterminate, LedgerDamaged, LedgerUnavailable
 from ledger.engine.log import Log
 from ledger.engine.tables import CHANGES, REMEMBERED
 from ledger.machine.machine import Machine
+from ledger.protocol.block import Receipt
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code, Rejected
 from tests.crash.flips import a_chain, flips_found
@@ -242,6 +243,35 @@ def test_verdicts_are_right_when_workers_die(tmp_path: Path, opened: Opened) -> 
     pids = [process.pid for process in engine._verifying.processes]
     engine.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_each_of_a_mixed_batch_gets_its_own_answer(tmp_path: Path, opened: Opened) -> None:
+    """Good, malformed, badly signed, too large, twice the same: side by side, on every way that signatures are checked."""
+    engine = opened(f"sqlite:///{tmp_path}/chain.db")
+    for _ in range(3):
+        good = [transfer(engine) for _ in range(150)]
+        at = good[0].index(b'"signature":"') + 13
+        bad = good[0][:at] + good[1][at : at + 128] + good[0][at + 128 :]
+        asked: list[tuple[bytes, Code | None]] = []
+        for n, raw in enumerate(good):
+            others = (
+                (b"{" + raw, Code.MALFORMED),
+                (bad, Code.BAD_SIGNATURE),
+                (b" " * 300_000, Code.TOO_LARGE),
+                (good[n // 2], None),
+            )
+            asked += [(raw, None), *others[: n % 5]]
+        receipts: dict[bytes, Receipt] = {}
+        for (raw, code), future in zip(asked, engine.submit_many([raw for raw, _ in asked]), strict=True):
+            error = future.exception(60)
+            if code is None:
+                assert future.result().ok
+                assert receipts.setdefault(raw, future.result()) == future.result()
+            else:
+                assert isinstance(error, Rejected)
+                assert error.code == code
+        assert len(receipts) == 150
+    assert engine._verifying.processes
 
 
 def test_a_flipped_bit_is_found_or_harmless() -> None:

@@ -20,6 +20,8 @@ class Row(msgspec.Struct, frozen=True):
 
 
 ROWS: Table[Row] = Table("row", Row, lambda row: row.id, {"colour": lambda row: row.colour})
+PLAIN: Table[Row] = Table("plain", Row, lambda row: row.id)
+RESTING: Table[Row] = Table("plain", Row, lambda row: row.id, key_in=lambda line: line.split(b'"id":"')[1][:-2])
 STEPS = st.lists(st.tuples(st.integers(0, 12), st.one_of(st.just(-1), st.none(), st.integers(0, 3))), max_size=40)
 
 
@@ -88,6 +90,61 @@ def test_changes_are_net(steps: list[tuple[int, int | None]]) -> None:
         assert now == store.get(ROWS, key)
     new = {row.id: row for row in store.scan(ROWS)}
     assert {key for key in old | new if old.get(key) != new.get(key)} <= set(found)
+
+
+ACTIONS = st.sampled_from(["put", "put", "delete", "get", "mark", "rollback", "keep", "rest", "scan"])
+
+
+def answer(store: Store, table: Table[Row], action: str, key: str) -> object:
+    """What the store says to an action that asks something."""
+    if action == "get":
+        return store.get(table, key)
+    if action == "rest":
+        return store.shelved(table, [f"r{n}" for n in range(3)])
+    return list(store.scan(table)) if action == "scan" else None
+
+
+@given(st.lists(st.tuples(ACTIONS, st.integers(0, 2), st.integers(0, 3)), min_size=30, max_size=80))
+def test_nobody_can_tell_what_rests(steps: list[tuple[str, int, int]]) -> None:
+    """A store whose records rest between blocks, as bytes, answers like one whose records never do."""
+    plain, resting = Store([PLAIN]), Store([RESTING])
+    marks: list[int] = []
+    both = ((plain, PLAIN), (resting, RESTING))
+    for action, number, colour in steps:
+        key = f"r{number}"
+        there = key in dict(plain.items(PLAIN))
+        for store, table in both:
+            if action == "put":
+                store.put(table, Row(colour=colour, id=key))
+            elif action == "delete" and there:
+                store.delete(table, key)
+            elif action == "rollback" and marks:
+                store.rollback(marks[-1])
+            elif action == "keep":
+                store.keep()
+            elif action == "rest":
+                store.forget()
+        if action in ("keep", "rest", "rollback"):
+            marks.clear()
+        elif action == "mark":
+            marks.append(resting.mark())
+        answers = [answer(store, table, action, key) for store, table in both]
+        assert answers[0] == answers[1]
+        assert dict(resting.items(RESTING)) == dict(plain.items(PLAIN))
+        changed = [[(k, old, new) for _, k, old, new in store.changes()] for store in (plain, resting)]
+        assert changed[0] == changed[1]
+        resting.check()
+
+
+def test_a_watched_table_does_not_rest() -> None:
+    """Who watches is told records, those too that rested before he came."""
+    store, seen = Store([RESTING]), []
+    store.load(RESTING, [("r1", b'{"colour":1,"id":"r1"}')])
+    assert store.rests(RESTING)
+    store.watch(RESTING, lambda old, new: seen.append((old, new)))
+    assert not store.rests(RESTING)
+    store.delete(RESTING, "r1")
+    assert seen == [(Row(colour=1, id="r1"), None)]
 
 
 def test_missing_records_are_refused_with_the_given_code() -> None:

@@ -10,9 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.protocol import keys
+from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.messages import LEDGER_MESSAGES, Transfer
-from ledger.protocol.transaction import MAX_BYTES, MAX_MESSAGES, Codec, Transaction, sign_transaction
+from ledger.protocol.transaction import (
+    MAX_BYTES,
+    MAX_MESSAGES,
+    Codec,
+    Transaction,
+    sign_transaction,
+    signed_content,
+    signing_bytes,
+)
 from tests.ledger.machine.chain import ADA, BOB, CHAIN, START, refused
 
 CODEC = Codec(LEDGER_MESSAGES)
@@ -37,13 +47,18 @@ GOOD = signed()
 
 
 def taken(raw: bytes) -> bool:
-    """True where the bytes decode and the signature is good."""
+    """True where the bytes decode and the signature is good, found out in both orders."""
+    content = signed_content(raw)
     try:
-        return CODEC.decode(raw).signature_is_good()
+        found = CODEC.decode(raw)
     except Rejected as error:
         if error.code in (Code.MALFORMED, Code.TOO_LARGE):
             return False
         raise
+    good = found.signature_is_good()
+    assert content == (found.signed_bytes if good else b""), "what is verified before decoding is what is decoded"
+    assert not good or CODEC.decode(raw, content) == found
+    return good
 
 
 def test_the_good_one_is_taken() -> None:
@@ -61,6 +76,28 @@ def test_every_single_bit_flip_is_refused() -> None:
     for at in range(len(GOOD)):
         for bit in range(8):
             assert not taken(GOOD[:at] + bytes([GOOD[at] ^ 1 << bit]) + GOOD[at + 1 :]), (at, bit)
+
+
+def test_what_is_signed_is_what_is_decoded() -> None:
+    """Nobody gets bytes verified that are not those of the transaction, or by a key that is not its signer's."""
+    envelope = json.loads(GOOD)
+    own = keys.public_key(BOB.seed).hex()
+    # A signature with something behind it moves what is hashed; it signs just that.
+    for extra in (b"00", b'","transaction":', b"0" * 16):
+        shifted = extra + GOOD[142:]
+        forged = keys.sign(ADA.seed, signing_bytes(shifted[16:-1])).hex().encode()
+        assert not taken(GOOD[:14] + forged + shifted)
+    # Another's key, in a text that stands behind or before the signer's.
+    lure = f'"signer":"{own}","valid_until":1'
+    for name in ("denomination", "to"):
+        text = json.loads(GOOD)["transaction"]
+        text["messages"][0][name] = lure
+        raw = encode(text)
+        signature = keys.sign(BOB.seed, signing_bytes(raw)).hex()
+        assert not taken(b'{"signature":"' + signature.encode() + b'","transaction":' + raw + b"}")
+    for change in ({"signature": GOOD[14:142].decode().upper()}, {"signature": envelope["signature"][:-2]}, {"signature": ""}):
+        assert not taken(encode(envelope | change))
+    assert signed_content(GOOD.replace(own.encode(), own.upper().encode())) in (b"", CODEC.decode(GOOD).signed_bytes)
 
 
 def test_every_cut_is_refused() -> None:
@@ -134,6 +171,7 @@ HOSTILE = {
 def test_hostile_bytes_are_refused(what: str) -> None:
     """With MALFORMED or TOO_LARGE, quickly, and with no other error."""
     assert HOSTILE[what] != GOOD
+    signed_content(HOSTILE[what])
     assert refused(CODEC.decode, HOSTILE[what]) in (Code.MALFORMED, Code.TOO_LARGE)
 
 
