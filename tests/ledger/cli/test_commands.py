@@ -73,6 +73,9 @@ def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(text.splitlines()) == lines
         assert all(row[0] in text for row in rows)
     assert columns(("PROVIDER", "HOST"), []) == "PROVIDER  HOST"
+    words = columns(("CHECK", "FOUND"), [("engine", "a long tale of many words that goes on for a while"), ("disk", "ok")])
+    assert words.splitlines()[1:3] == ["engine  a long tale of many words that", "        goes on for a while"]
+    assert len(words.splitlines()) == 4
 
 
 def test_help_imports_no_framework(tmp_path: Path) -> None:
