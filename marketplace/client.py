@@ -213,9 +213,9 @@ class NodeClient:
         """A proof about the record of full key `table/key`, with header and signed checkpoint."""
         return self._object(f"/v1/proofs/{percent(key)}")
 
-    def checkpoint(self) -> Json:
-        """The newest block's height, hash and root, signed by the node's key."""
-        return self._object("/v1/checkpoint")
+    def checkpoint(self, height: int | None = None) -> Json:
+        """Height, hash and root of a block, the newest by default, signed by the node's key."""
+        return self._object("/v1/checkpoint" if height is None else f"/v1/blocks/{height}/checkpoint")
 
     def export(self, path: Path) -> None:
         """Write the whole chain to a new file at `path`, as `ledger verify` takes it."""

@@ -37,6 +37,7 @@ ram = 0.002000
 [terms]
 hold = 0.000000                # while an image is pulled for longer than promised
 max_duration_hours = 0         # longest lease; 0: no end
+min_duration_minutes = 0       # shortest lease: who ends one before pays for it; only tenants who accept it come
 
 [offer]                        # how much of the host is offered
 cpu_percent = 100
@@ -124,13 +125,10 @@ def _read(given: dict[str, Any], defaults: dict[str, Any]) -> PriceList:
         gpu={k: _price(f"gpu.{k}", v) for k, v in (defaults["gpu"] | tables["gpu"]).items()},
         storage={k: _price(f"storage.{k}", v) for k, v in (defaults["storage"] | tables["storage"]).items()},
     )
-    hours = terms["max_duration_hours"]
-    if not isinstance(hours, int) or not 0 <= hours <= 10**6:
-        raise ValueError("terms.max_duration_hours must be a whole number, 0 for no end")
     found = PriceList(
         denomination=flat["denomination"],
         prices=prices,
-        terms=Terms(hold_per_hour=_price("terms.hold", terms["hold"]), max_duration_ms=hours * 3_600_000),
+        terms=_terms(terms),
         cpu_percent=_percent("offer.cpu_percent", offer["cpu_percent"]),
         memory_percent=_percent("offer.memory_percent", offer["memory_percent"]),
         disk_percent=_percent("offer.disk_percent", offer["disk_percent"]),
@@ -140,6 +138,18 @@ def _read(given: dict[str, Any], defaults: dict[str, Any]) -> PriceList:
     # What the ledger would refuse is refused here, with its place.
     msgspec.convert(msgspec.to_builtins(found.prices), Prices)
     return msgspec.convert(msgspec.to_builtins(found), PriceList)
+
+
+def _terms(given: dict[str, Any]) -> Terms:
+    hours, minutes = given["max_duration_hours"], given["min_duration_minutes"]
+    for name, value, none in (("max_duration_hours", hours, "no end"), ("min_duration_minutes", minutes, "none")):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 10**6:
+            raise ValueError(f"terms.{name} must be a whole number, 0 for {none}")
+    longest, shortest = hours * 3_600_000, minutes * 60_000
+    if longest and shortest > longest:
+        raise ValueError("terms.min_duration_minutes is longer than terms.max_duration_hours")
+    hold = _price("terms.hold", given["hold"])
+    return Terms(hold_per_hour=hold, max_duration_ms=longest, min_duration_ms=shortest or msgspec.UNSET)
 
 
 def _known(where: str, given: dict[str, Any], defaults: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Who asked for transactions, and the answers that wait for them: delivered together, once a block."""
+"""Who asked for transactions, and the answers that wait for them: delivered together, once a block, or one by one."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ Done = Callable[[list[tuple[int, Outcome]]], None]
 
 
 class Asked:
-    """What one caller handed in at once. Used by its thread until it is queued, then by the writer's."""
+    """What one caller handed in at once. Used by its thread until it is queued, then by the writer's; `answer` by any."""
 
     __slots__ = ("_done", "waiting")
 
@@ -26,3 +26,7 @@ class Asked:
         """Hand over the answers that are kept."""
         ready, self.waiting = self.waiting, []
         self._done(ready)
+
+    def answer(self, place: int, outcome: Outcome) -> None:
+        """Hand over one answer at once."""
+        self._done([(place, outcome)])

@@ -24,10 +24,12 @@ from ledger.engine.clock import Clock, SystemClock
 from ledger.engine.errors import EngineBusy, Indeterminate
 from ledger.engine.export import write_export
 from ledger.engine.log import Log, StoredBlock
+from ledger.engine.repeats import Repeats
 from ledger.engine.verifier import NOT_GOOD
 from ledger.engine.verifying import Verifying
-from ledger.machine.machine import Machine
+from ledger.machine.machine import Machine, UpgradeRequired
 from ledger.machine.module import Module
+from ledger.protocol import genesis as rules
 from ledger.protocol.block import Event, Header, Receipt
 from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.genesis import Genesis
@@ -72,11 +74,14 @@ class Engine:
         self._queue_bytes = 0
         self._subscribers: list[Callable[[StoredBlock], None]] = []
         self._verifying = Verifying(depth=UNDER_WAY, most_bytes=BLOCK_BYTES + MAX_BYTES)
+        self._repeats = Repeats(log.receipt)
         self._checkpoints = Checkpoints(log, machine)
         self.first_height = max(1, log.first_height())
         """Height of the oldest block there is: more than 1 where the log began with a snapshot."""
         self._closing = False
         self._head = machine.head
+        self.planned_upgrade = machine.planned_upgrade()
+        """(height, protocol) of an upgrade that is planned as of the newest committed block; None without."""
         self._failure: BaseException | None = None
         # The wall clock is read once: afterwards block time follows the monotonic clock, whatever happens to the wall's.
         self._anchor_ms = max(machine.head.time_ms, clock.wall_ms()) - clock.monotonic_ms()
@@ -95,13 +100,19 @@ class Engine:
         """Open the chain at `url`, starting it from `genesis` where there is none, and begin to write.
 
         `url` is `sqlite:///absolute/path` or `postgresql://…`. LedgerLocked, LedgerMissing, WrongChain and
-        LedgerDamaged say why not. `on_fatal` is called on the writer's thread when the engine ends by an error.
+        LedgerDamaged say why not, UpgradeRequired that the newest block or the next follows newer rules than are known.
+        `on_fatal` is called on the writer's thread when the engine ends by an error.
         """
         if not __debug__:
             raise RuntimeError("the ledger relies on its assertions: start without -O and PYTHONOPTIMIZE")
         log = Log(url)
         try:
+            newest = log.block(log.height())
+            if newest is not None:
+                _check_known(newest.header.protocol, newest.header.height)
             machine = open_machine(log, genesis, modules)
+            # Better now than in the middle of the next block.
+            _check_known(machine.protocol_ahead, machine.head.height + 1)
             engine = cls(log, machine, clock or SystemClock(), on_fatal)
         except BaseException:
             log.close()
@@ -152,8 +163,9 @@ class Engine:
     def submit_batch(self, raws: Sequence[bytes], done: Done) -> None:
         """Take in several at the least cost: `done` gets (place in `raws`, receipt or exception) of each, once.
 
-        It is called on this thread with what is refused at once, and on the writer's with what a block decided,
-        once a block: it must be quick and may not raise. The exceptions are those of `submit`.
+        It is called on this thread with what is refused at once, on the writer's with what a block decided, once a
+        block, and on a third with each that had its result long ago: it must be quick and may not raise. The
+        exceptions are those of `submit`.
         """
         asked = Asked(done)
         taken: list[Entry] = []
@@ -188,6 +200,7 @@ class Engine:
             self._fail(error)
         finally:
             self._verifying.close()
+            self._repeats.close()
 
     def _write(self) -> None:
         under_way: deque[list[Entry]] = deque()
@@ -276,10 +289,11 @@ class Engine:
             good = itertools.chain((first,), good)
         result, refusals = self.machine.propose_block(time_ms, good)
         for signed, refusal in refusals:
-            answers.append((chosen.pop(signed.id), self._refused(signed, refusal)))
+            self._refused(chosen.pop(signed.id), signed, refusal, answers)
         stored = StoredBlock(raws=[raw for raw, _, _ in chosen.values()], result=result, change=self.machine.change)
         self._store.append(stored)
         self._head = result.header
+        self.planned_upgrade = self.machine.planned_upgrade()
         answers.extend(zip(chosen.values(), result.receipts, strict=True))
         self._repeated(repeats, answers)
         return stored
@@ -323,7 +337,7 @@ class Engine:
             try:
                 self.machine.check(signed, time_ms)
             except Rejected as refusal:
-                answers.append((chosen.pop(signed.id), self._refused(signed, refusal)))
+                self._refused(chosen.pop(signed.id), signed, refusal, answers)
             else:
                 return signed
         return None
@@ -332,15 +346,17 @@ class Engine:
         """Requests with the same transaction share its answer."""
         if repeats:
             known = dict(answers)
-            answers.extend((entry, known[first]) for first, entry in repeats)
+            looked_up = EngineBusy("its first result is being looked up")
+            answers.extend((entry, known.get(first, looked_up)) for first, entry in repeats)
 
-    def _refused(self, signed: Signed, refusal: Rejected) -> Outcome:
-        """The answer to what no block takes; a repeat gets the first result, also when it has expired meanwhile."""
+    def _refused(self, entry: Entry, signed: Signed, refusal: Rejected, answers: list[tuple[Entry, Outcome]]) -> None:
+        """Answer what no block takes; a repeat with the first result, also when it has expired meanwhile."""
+        outcome: Outcome | None = refusal
         if refusal.code in _REPEATS:
-            first = self.machine.receipt_of(signed.id) or self._store.receipt(signed.id)
-            if first is not None:
-                return first
-        return refusal
+            _, asked, place = entry
+            outcome = self.machine.receipt_of(signed.id) or self._repeats.ask(signed.id, refusal, asked, place)
+        if outcome is not None:
+            answers.append((entry, outcome))
 
     def _fail(self, error: BaseException) -> None:
         """The engine is over: nobody is left waiting, and the owner is told."""
@@ -407,6 +423,11 @@ class Engine:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._store.close()
+
+
+def _check_known(protocol: int, height: int) -> None:
+    if protocol > rules.PROTOCOL:
+        raise UpgradeRequired(protocol, height)
 
 
 def _answer(answers: Iterable[tuple[Entry, Outcome]]) -> None:

@@ -14,6 +14,7 @@ from ledger.engine.errors import LedgerPruned
 from ledger.engine.log import Log
 from ledger.machine.machine import Machine, UpgradeRequired
 from ledger.machine.module import Module
+from ledger.protocol import genesis as rules
 from ledger.protocol.block import BlockResult, Header, Receipt
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code, Rejected
@@ -24,10 +25,14 @@ FORMAT: Final = "gpubid/export/v1"
 
 
 class VerifyFailed(Exception):
-    """The export is not a chain that its transactions give: at which height, and what is wrong."""
+    """The export is not a chain that its transactions give: at which height, and what is wrong.
 
-    def __init__(self, height: int, what: str) -> None:
+    `fix` is set where it may be one all the same, which only other software could tell.
+    """
+
+    def __init__(self, height: int, what: str, fix: str = "") -> None:
         super().__init__(f"height {height}: {what}")
+        self.fix = fix
         self.height = height
         self.what = what
 
@@ -100,7 +105,9 @@ def verify_export(
     signed = None if checkpoint is None else _checkpoint(checkpoint, key, first.genesis)
     try:
         machine = Machine(first.genesis, modules)
-    except (ValueError, Rejected, AssertionError, KeyError, UpgradeRequired) as error:
+    except UpgradeRequired as newer:
+        raise VerifyFailed(0, str(newer), newer.fix) from None
+    except (ValueError, Rejected, AssertionError, KeyError) as error:
         raise VerifyFailed(0, f"the genesis cannot be used: {error}") from None
     count = 0
     last: _Last | None = None
@@ -140,6 +147,7 @@ def _apply(machine: Machine, line: bytes) -> BlockResult:
     height = machine.head.height + 1
     try:
         block = msgspec.json.decode(line, type=_Line)
+        _check_rules(block.header.protocol, height)
         raws = [bytes(raw) for raw in block.transactions]
         transactions = [machine.codec.decode(raw) for raw in raws]
     except (msgspec.MsgspecError, UnicodeDecodeError, Rejected) as error:
@@ -152,12 +160,21 @@ def _apply(machine: Machine, line: bytes) -> BlockResult:
         raise VerifyFailed(height, "block time does not advance")
     try:
         result = machine.apply_block(block.header.time_ms, transactions)
-    except (Rejected, AssertionError, UpgradeRequired) as error:
+    except UpgradeRequired as newer:
+        raise VerifyFailed(height, str(newer), newer.fix) from None
+    except (Rejected, AssertionError) as error:
         raise VerifyFailed(height, f"the block cannot be applied: {error}") from None
     if result.header != block.header:
         names = [n for n in Header.__struct_fields__ if getattr(result.header, n) != getattr(block.header, n)]
         raise VerifyFailed(height, f"replaying the block gives another {', '.join(names)}")
     return result
+
+
+def _check_rules(protocol: int, height: int) -> None:
+    """Before anything of the block is read: older software may not even be able to decode what newer rules know."""
+    if protocol > rules.PROTOCOL:
+        newer = UpgradeRequired(protocol, height)
+        raise VerifyFailed(height, str(newer), "install a release that knows this protocol and verify again")
 
 
 def _checkpoint(raw: bytes, key: str | None, genesis: Genesis) -> CheckpointStatement:

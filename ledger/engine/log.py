@@ -308,14 +308,29 @@ class Log:
         # sequence out of turn, an empty bucket) may come again.
         newest = None
         for height, position in places:
-            block = self.block(height)
-            receipts = () if block is None else block.result.receipts
-            if 0 <= position < len(receipts) and receipts[position].id == tx_id:
-                receipt = receipts[position]
+            receipt = self._receipt_at(height, position)
+            if receipt is not None and receipt.id == tx_id:
                 if is_last_word(receipt.code):
                     return receipt
                 newest = newest or receipt
         return newest
+
+    def _receipt_at(self, height: int, position: int) -> Receipt | None:
+        """One receipt of a block, for a fifth of what reading the block costs; None where there is none."""
+        columns = (BLOCKS.c.height, BLOCKS.c.hash, BLOCKS.c.header, BLOCKS.c.results)
+        with translated(self.where, height), self._engine.connect() as connection:
+            row = connection.execute(sa.select(*columns).where(BLOCKS.c.height == height)).one_or_none()
+        if row is None:
+            return None
+        stored = _results_of(_header_of(*row[:3]), row[3])
+        try:
+            receipts = _RAWS.decode(stored.receipts)
+            if not 0 <= position < len(receipts):
+                return None
+            id, code, events = _ROW.decode(receipts[position])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise LedgerDamaged(height, f"the block cannot be decoded: {error}") from None
+        return Receipt(id, height, position, code, events, stored.details.get(position, ""))
 
     # What a restart needs: shards of the state, and what blocks changed since the oldest of them.
 
@@ -414,29 +429,49 @@ def _tune(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
+_ROW: Final = msgspec.json.Decoder(tuple[str, int, tuple[Any, ...]])
 _ROWS: Final = msgspec.json.Decoder(list[tuple[str, int, tuple[Any, ...]]])
+_RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _EVENTS: Final = msgspec.json.Decoder(tuple[Any, ...])
 
 
 def read_block(height: int, hash: str, header: bytes, raws: bytes, results: bytes) -> StoredBlock:
     """A block out of its row; LedgerDamaged where its parts do not belong together."""
+    found = _header_of(height, hash, header)
+    stored = _results_of(found, results)
     try:
-        found = msgspec.json.decode(bytes(header), type=Header)
         transactions = msgspec.msgpack.decode(bytes(raws), type=list[bytes])
-        stored = msgspec.msgpack.decode(bytes(results), type=StoredResults)
         rows, begin, end = _ROWS.decode(stored.receipts), _EVENTS.decode(stored.begin), _EVENTS.decode(stored.end)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LedgerDamaged(height, f"the block cannot be decoded: {error}") from None
-    if found.height != height or found.hash != hash or encode(found) != bytes(header):
-        raise LedgerDamaged(height, "the header is not the one that was committed")
     if transactions_hash(transactions) != found.transactions:
         raise LedgerDamaged(height, "the transactions are not those of the header")
-    encoded = (stored.receipts, stored.begin, stored.end)
-    if results_hash(*encoded) != found.results:
-        raise LedgerDamaged(height, "the results are not those of the header")
     details = stored.details
     receipts = tuple(
         Receipt(id, height, index, code, events, details.get(index, "")) for index, (id, code, events) in enumerate(rows)
     )
+    encoded = (stored.receipts, stored.begin, stored.end)
     result = BlockResult(header=found, receipts=receipts, begin_events=begin, end_events=end, encoded=encoded)
     return StoredBlock(raws=transactions, result=result)
+
+
+def _header_of(height: int, hash: str, header: bytes) -> Header:
+    """The header in a row, if it is the one that was committed."""
+    try:
+        found = msgspec.json.decode(bytes(header), type=Header)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise LedgerDamaged(height, f"the block cannot be decoded: {error}") from None
+    if found.height != height or found.hash != hash or encode(found) != bytes(header):
+        raise LedgerDamaged(height, "the header is not the one that was committed")
+    return found
+
+
+def _results_of(header: Header, results: bytes) -> StoredResults:
+    """The results in a row, if they are those of its header."""
+    try:
+        stored = msgspec.msgpack.decode(bytes(results), type=StoredResults)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise LedgerDamaged(header.height, f"the block cannot be decoded: {error}") from None
+    if results_hash(stored.receipts, stored.begin, stored.end) != header.results:
+        raise LedgerDamaged(header.height, "the results are not those of the header")
+    return stored

@@ -22,6 +22,7 @@ from ledger.engine.tables import BLOCKS, META, parts
 from ledger.machine.machine import Machine
 from ledger.machine.module import Module
 from ledger.machine.snapshot import Parts
+from ledger.protocol.block import Header
 from ledger.protocol.genesis import Genesis
 
 _FORMAT: Final = b"gpubid/state/v1\n"
@@ -146,6 +147,16 @@ class _File:
             return msgspec.msgpack.decode(data, type=_Begin)
         except (ValueError, msgspec.MsgspecError) as error:
             raise SnapshotRefused(f"it does not begin with a block: {error}") from None
+
+
+def header_of(path: Path) -> Header:
+    """Header of the block that the state in `path` is said to be of; SnapshotRefused where there is none. Nothing is checked."""
+    with path.open("rb") as source:
+        found = _File(source).begin()
+    try:
+        return read_block(found.height, found.hash, found.header, found.raws, found.results).header
+    except LedgerDamaged as error:
+        raise SnapshotRefused(str(error)) from None
 
 
 def begin(path: Path, url: str, modules: Sequence[Module], *, genesis: str, height: int, hash_: str) -> tuple[Genesis, Taken]:

@@ -107,10 +107,13 @@ def credit(ctx: Context, address: str, denomination: str, amount: int) -> None:
     account = ctx.store.get(ACCOUNTS, address)
     if account is None:
         keys.check_address(address)
-        ctx.store.put(ACCOUNTS, Account(address=address).holding(denomination, amount))
+        new = Account(address, ctx.buckets.first, ctx.time) if ctx.protocol >= 2 else Account(address=address)
+        ctx.store.put(ACCOUNTS, new.holding(denomination, amount))
         ctx.emit(AccountOpened(address=address))
         return
     if amount:
+        if ctx.protocol >= 2:
+            account = ctx.buckets.settled(account, denomination, amount, ctx.time)
         ctx.store.put(ACCOUNTS, account.holding(denomination, account.holds(denomination) + amount))
 
 

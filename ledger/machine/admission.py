@@ -61,14 +61,14 @@ def check_key(store: Store, transaction: Transaction, now_ms: int) -> tuple[Acco
 
 
 def bucket_at(account: Account, now_ms: int, burst: int, refill_per_s: int) -> int:
-    """Thousandths of a transaction in the account's rate bucket at `now_ms`."""
+    """Thousandths of a transaction in the account's rate bucket at `now_ms`, under protocol 1."""
     if account.bucket_ms == 0:
         return burst * 1000
     return min(burst * 1000, account.bucket_milli + refill_per_s * max(0, now_ms - account.bucket_ms))
 
 
 def check_rate(account: Account, now_ms: int, burst: int, refill_per_s: int) -> int:
-    """Return what the bucket holds after one transaction, in thousandths; RATE_LIMITED where it holds less than one."""
+    """Return what the bucket holds after one transaction, in thousandths, under protocol 1; RATE_LIMITED where it has none."""
     rest = bucket_at(account, now_ms, burst, refill_per_s) - 1000
     if rest < 0:
         raise Rejected(Code.RATE_LIMITED, f"at most {refill_per_s} transactions a second, {burst} at once")
@@ -96,7 +96,10 @@ def admit(ctx: Context, transaction: Transaction) -> bool:
     if account is None or account.key != transaction.signer:
         account, delegated = check_key(ctx.store, transaction, now)
     sequence = account.sequence if transaction.nonce else check_sequence(account, transaction)
-    rest = check_rate(account, now, ctx.parameter("bucket_burst"), ctx.parameter("bucket_refill_per_s"))
+    if ctx.protocol >= 2:
+        rest = ctx.buckets.take(account, transaction, now)
+    else:
+        rest = check_rate(account, now, ctx.parameter("bucket_burst"), ctx.parameter("bucket_refill_per_s"))
     key = account.key or transaction.signer
     ctx.store.put(ACCOUNTS, Account(account.address, rest, now, key, account.money, sequence, account.version))
     return delegated

@@ -66,11 +66,12 @@ def ask_back(ctx: Context, address: str, denomination: str, amount: int, leaves_
 def give_back(ctx: Context, bond: Bond) -> None:
     """Pay to its account what was asked back of a bond, as far as it is still there."""
     assert bond.leaving, f"nothing of the bond of {bond.address} was asked back"
+    # In this order: what an account may send counts both, and is brought up to date before it gains.
+    credit(ctx, bond.address, bond.denomination, bond.leaving)
     ctx.store.put(
         BONDS,
         replace(bond, balance=bond.balance - bond.leaving, leaves_ms=0, leaving=0, returned=bond.returned + bond.leaving),
     )
-    credit(ctx, bond.address, bond.denomination, bond.leaving)
     ctx.emit(BondReturned(address=bond.address, amount=str(bond.leaving), denomination=bond.denomination))
 
 

@@ -1,11 +1,14 @@
 """What a handler knows and may do: time, who acts, state, events, the schedule, parameters."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ledger.machine import schedule
 from ledger.machine.store import Store
 from ledger.protocol.block import Event
+
+if TYPE_CHECKING:
+    from ledger.machine.buckets import Buckets
 
 
 class Context:
@@ -16,8 +19,8 @@ class Context:
     """
 
     __slots__ = (
-        "_notify", "_parameters", "chain_id", "delegated", "events", "governance", "height", "principal", "protocol", "signer",
-        "store", "time", "tx_id",
+        "_notify", "_parameters", "buckets", "chain_id", "delegated", "events", "governance", "height", "principal", "protocol",
+        "signer", "store", "time", "tx_id",
     )  # fmt: skip
 
     def __init__(
@@ -25,6 +28,7 @@ class Context:
         store: Store,
         parameters: Mapping[str, int],
         notify: Callable[["Context", str, str], None],
+        buckets: "Buckets",
         *,
         chain_id: str,
         governance: str,
@@ -33,6 +37,7 @@ class Context:
         time: int,
     ) -> None:
         self.store = store
+        self.buckets = buckets
         self.chain_id = chain_id
         self.governance = governance
         self.height = height

@@ -6,12 +6,13 @@ from typing import Any, Self
 
 from ledger.machine import admission, params, snapshot
 from ledger.machine.accounts import ACCOUNTS, SUPPLIES, Account, Accounts, Supply
+from ledger.machine.buckets import Allowance, Buckets
 from ledger.machine.context import Context
 from ledger.machine.crowding import Crowding
 from ledger.machine.delegation import Delegations
 from ledger.machine.escrow import Escrow
 from ledger.machine.invariants import block_moves, check_all
-from ledger.machine.module import Handler, Module
+from ledger.machine.module import Handler, Module, Since
 from ledger.machine.remembered import Remembered
 from ledger.machine.schedule import SCHEDULE, Agenda
 from ledger.machine.snapshot import Parts
@@ -25,7 +26,7 @@ from ledger.protocol.genesis import Genesis
 from ledger.protocol.keys import check_address
 from ledger.protocol.money import MAX_AMOUNT, parse_amount
 from ledger.protocol.proof import Proof, build, key_hash, state_root, value_hash
-from ledger.protocol.transaction import Codec, Signed
+from ledger.protocol.transaction import Codec, Signed, Transaction
 
 Refusal = tuple[Signed, Rejected]
 """A transaction that a block leaves out, and why."""
@@ -34,11 +35,13 @@ Refusal = tuple[Signed, Rejected]
 class UpgradeRequired(Exception):
     """The chain goes on under rules that this software does not know; `fix` says what to do."""
 
+    exit_code = 1
+
     def __init__(self, protocol: int, height: int) -> None:
         super().__init__(f"block {height} follows protocol {protocol}; this software knows up to {rules.PROTOCOL}")
         self.protocol = protocol
         self.height = height
-        self.fix = "install a release that knows this protocol and start again"
+        self.fix = "install a release that knows this protocol and start again: what was committed stays as it is"
 
 
 class Machine:
@@ -69,15 +72,18 @@ class Machine:
         self.modules: tuple[Module, ...] = (Accounts(), Delegations(), Escrow(), self._governance, *modules)
         self.store = Store([SCHEDULE, *(table for module in self.modules for table in module.tables)])
         self._handlers: dict[type[Any], Handler] = {}
+        self._since: dict[type[Any], Since] = {}
         self._kinds: dict[str, Callable[[Context, str], None]] = {}
         for module in self.modules:
             for message, handler in module.messages.items():
                 assert message not in self._handlers, f"two modules handle {message.__name__}"
                 self._handlers[message] = handler
+            assert module.since.keys() <= module.messages.keys(), "a module gates its own messages"
+            self._since |= module.since
             for kind, due in module.kinds.items():
                 assert kind not in self._kinds, f"two modules schedule {kind}"
                 self._kinds[kind] = due
-            self._governance.declare(module.parameters)
+            self._governance.declare(module.parameters, module.parameters_since)
         self.codec = Codec(tuple(self._handlers))
         self._remembered = Remembered()
         self._tree = Tree()
@@ -85,7 +91,11 @@ class Machine:
         self._shards = snapshot.Shards()
         self.change = snapshot.NO_CHANGE
         """What the newest block changed; of the next one when that is applied."""
+        self._newest = rules.PROTOCOL if self._since else 0
+        """Under this protocol, and later ones, every message is known."""
         self._governance.follow(self.store)
+        first = genesis.denominations[0].name if genesis.denominations else ""
+        self._buckets = Buckets(self.store, self._governance.values, first)
 
     def _allocate(self) -> None:
         """Write the genesis into state."""
@@ -108,7 +118,7 @@ class Machine:
                 raise ValueError(f"the genesis allocates more {spec.name} than an amount can hold")
             store.put(SUPPLIES, Supply(burned=0, denomination=spec.name, issuer=spec.issuer, minted=minted[spec.name]))
         for name, value in sorted(genesis.parameters.items()):
-            if not self._governance.fits(name, value):
+            if not self._governance.fits(name, value, genesis.protocol):
                 raise ValueError(f"the genesis sets parameter {name} to {value}, which is unknown or out of bounds")
             store.put(params.PARAMETERS, params.Parameter(name=name, value=value))
         store.put(params.CHAIN, params.Chain(height=0, protocol=genesis.protocol, time_ms=genesis.time_ms))
@@ -192,6 +202,7 @@ class Machine:
             self.store,
             self._governance.values,
             self._notify,
+            self._buckets,
             chain_id=self.genesis.chain_id,
             governance=self.genesis.governance,
             height=height,
@@ -227,6 +238,8 @@ class Machine:
             admission.check_window(transaction, ctx.chain_id, ctx.time, ctx.parameter("max_validity_ms"))
             if transaction.nonce and self._remembered.knows(signed.id, transaction.valid_until):
                 raise Rejected(Code.ALREADY_APPLIED, "a transaction of this id has its result")
+            if ctx.protocol < self._newest:
+                self._check_known(transaction, ctx.protocol)
             ctx.delegated = admission.admit(ctx, transaction)
         except Rejected as refusal:
             return self._not_admitted(signed, index, ctx, refusal, refusals)
@@ -247,6 +260,15 @@ class Machine:
         if transaction.nonce:
             self._remembered.add(signed.id, signed.signed_bytes, transaction.valid_until, receipt)
         return receipt
+
+    def _check_known(self, transaction: Transaction, protocol: int) -> None:
+        """UNKNOWN_MESSAGE where one of the messages is of newer rules than those of `protocol`."""
+        for message in transaction.messages:
+            since = self._since.get(type(message), 1)
+            least = since if isinstance(since, int) else since(message)
+            if least > protocol:
+                name = type(message).__struct_config__.tag
+                raise Rejected(Code.UNKNOWN_MESSAGE, f"this {name} is of protocol {least}, the chain follows {protocol}")
 
     def _not_admitted(
         self, signed: Signed, index: int, ctx: Context, refusal: Rejected, refusals: list[Refusal] | None
@@ -301,18 +323,46 @@ class Machine:
         admission.check_window(transaction, self.genesis.chain_id, now, longest)
         if transaction.nonce and self._remembered.knows(signed.id, transaction.valid_until):
             raise Rejected(Code.ALREADY_APPLIED, "a transaction of this id has its result")
+        protocol = self.protocol_ahead
+        if protocol < self._newest:
+            # An upgrade that is planned may come within any validity.
+            planned = params.chain(self.store).upgrade_protocol
+            self._check_known(transaction, protocol if now_ms is not None else max(protocol, planned))
         account, _ = admission.check_key(self.store, transaction, now)
         if not transaction.nonce:
             ahead = transaction.sequence - account.sequence
             # The ones between may come in a later block, but not in the next.
             if ahead < 1 or (now_ms is not None and ahead > 1):
                 raise Rejected(Code.BAD_SEQUENCE, f"the next sequence is {account.sequence + 1}")
-        if now_ms is not None:
+        if now_ms is None:
+            return
+        if protocol >= 2:
+            self._buckets.take(account, transaction, now)
+        else:
             admission.check_rate(account, now, values["bucket_burst"], values["bucket_refill_per_s"])
 
     def parameters(self) -> dict[str, int]:
-        """Return every parameter's value now, by name."""
-        return dict(sorted(self._governance.values.items()))
+        """Return the value now of every parameter that there is under the rules of the next block, by name."""
+        protocol = self.protocol_ahead
+        return {k: v for k, v in sorted(self._governance.values.items()) if self._governance.knows(k, protocol)}
+
+    def planned_upgrade(self) -> tuple[int, int] | None:
+        """Return (height, protocol) of the upgrade that is planned; None without."""
+        now = params.chain(self.store)
+        return (now.upgrade_height, now.upgrade_protocol) if now.upgrade_height else None
+
+    @property
+    def protocol_ahead(self) -> int:
+        """The rules that the next block follows."""
+        return params.protocol_ahead(self.store)
+
+    def allowance(self, account: Account, now_ms: int) -> Allowance:
+        """Return what an account may send at `now_ms`, under the rules of the next block."""
+        if self.protocol_ahead >= 2:
+            return self._buckets.allowance(account, now_ms)
+        burst, refill = self._governance.values["bucket_burst"], self._governance.values["bucket_refill_per_s"]
+        left = admission.bucket_at(account, now_ms, burst, refill) // 1000
+        return Allowance(left=left, at_once=burst, per_minute=refill * 60)
 
     def next_due(self) -> int | None:
         """Return the earliest time in ms at which something falls due, or None."""
@@ -368,6 +418,7 @@ class Machine:
         """Check everything that must hold, over the whole state and from scratch; AssertionError names what does not."""
         self.store.check()
         self._agenda.check()
+        self._buckets.check()
         check_all(self.store)
         for module in self.modules:
             module.invariants(self.store)

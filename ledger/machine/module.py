@@ -12,6 +12,9 @@ Handler = Callable[[Context, Any], None]
 Bounds = tuple[int, int, int]
 """A parameter's (default, lowest, highest)."""
 
+Since = int | Callable[[Any], int]
+"""The protocol from which on a kind of message is understood, or what says it of a message: one may use a newer field."""
+
 
 class Module(Protocol):
     """What the machine asks of a module. `Plain` answers all of it with nothing."""
@@ -29,12 +32,20 @@ class Module(Protocol):
         """Handlers by message type; they raise Rejected to refuse, and then nothing of the transaction stays."""
 
     @property
+    def since(self) -> Mapping[type[Message], Since]:
+        """From which protocol on messages are understood, where not from the first: under older rules they are unknown."""
+
+    @property
     def kinds(self) -> Mapping[str, Callable[[Context, str], None]]:
         """Handlers by scheduled kind, called with the id and with `ctx.time` at its own due time; they may not refuse."""
 
     @property
     def parameters(self) -> Mapping[str, Bounds]:
         """Bounds by parameter name."""
+
+    @property
+    def parameters_since(self) -> Mapping[str, int]:
+        """From which protocol on there are parameters, by name, where not from the first."""
 
     def begin_block(self, ctx: Context) -> None:
         """Called before what fell due, at block time."""
@@ -58,8 +69,10 @@ class Plain:
     name: str = ""
     tables: tuple[Table[Any], ...] = ()
     messages: Mapping[type[Message], Handler] = MappingProxyType({})
+    since: Mapping[type[Message], Since] = MappingProxyType({})
     kinds: Mapping[str, Callable[[Context, str], None]] = MappingProxyType({})
     parameters: Mapping[str, Bounds] = MappingProxyType({})
+    parameters_since: Mapping[str, int] = MappingProxyType({})
 
     def begin_block(self, ctx: Context) -> None:
         """Do nothing."""

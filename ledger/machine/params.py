@@ -17,6 +17,11 @@ HOUR_MS: Final = 3_600_000
 LEDGER_PARAMETERS: Final[Mapping[str, Bounds]] = {
     "backdate_ms": (24 * HOUR_MS, 0, 30 * 24 * HOUR_MS),
     "bucket_burst": (2_000, 1, 1_000_000),
+    "bucket_first": (5, 0, 1_000_000),
+    "bucket_floor": (20, 1, 1_000_000),
+    "bucket_floor_per_min": (12, 1, 60_000_000),
+    "bucket_full": (10**9, 1, 10**15),
+    "bucket_opening": (5, 0, 1_000_000),
     "bucket_records": (4_096, 256, 1_000_000),
     "bucket_refill_per_s": (200, 1, 1_000_000),
     "max_validity_ms": (120_000, 1_000, 600_000),
@@ -28,6 +33,11 @@ LEDGER_PARAMETERS: Final[Mapping[str, Bounds]] = {
     "take_rate_ppm": (0, 0, 500_000),
 }
 """The ledger's own parameters: name to (default, lowest, highest). The README says what each means."""
+
+LEDGER_PARAMETERS_SINCE: Final[Mapping[str, int]] = dict.fromkeys(
+    ("bucket_first", "bucket_floor", "bucket_floor_per_min", "bucket_full", "bucket_opening"), 2
+)
+"""From which protocol on there are some of them."""
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -64,6 +74,12 @@ def chain(store: Store) -> Chain:
     return found
 
 
+def protocol_ahead(store: Store) -> int:
+    """Return the rules that the next block follows."""
+    now = chain(store)
+    return now.upgrade_protocol if now.upgrade_height == now.height + 1 else now.protocol
+
+
 def advance(ctx: Context) -> int:
     """Write the new block's height and time, start a planned upgrade at its height; return the rules in force."""
     old = chain(ctx.store)
@@ -89,14 +105,18 @@ class Governance(Plain):
     name = "governance"
     tables = (PARAMETERS, CHAIN)
     parameters = LEDGER_PARAMETERS
+    parameters_since = LEDGER_PARAMETERS_SINCE
 
     def __init__(self) -> None:
         self.bounds: dict[str, Bounds] = {}
+        self._since: dict[str, int] = {}
         self.values: dict[str, int] = {}
         self.messages = {SetParameter: self._set, Upgrade: self._upgrade}
 
-    def declare(self, parameters: Mapping[str, Bounds]) -> None:
-        """Take in a module's parameters; their names are unique over all modules."""
+    def declare(self, parameters: Mapping[str, Bounds], since: Mapping[str, int]) -> None:
+        """Take in a module's parameters and from which protocol on there are some; names are unique over all modules."""
+        assert since.keys() <= parameters.keys(), since
+        self._since |= since
         for name, (default, lowest, highest) in parameters.items():
             assert name not in self.bounds, f"two modules declare {name}"
             assert lowest <= default <= highest, name
@@ -112,15 +132,19 @@ class Governance(Plain):
 
         store.watch(PARAMETERS, changed)
 
-    def fits(self, name: str, value: int) -> bool:
-        """True for a known parameter and a value within its bounds."""
-        return name in self.bounds and self.bounds[name][1] <= value <= self.bounds[name][2]
+    def knows(self, name: str, protocol: int) -> bool:
+        """True for a parameter that there is under a protocol."""
+        return name in self.bounds and self._since.get(name, 1) <= protocol
+
+    def fits(self, name: str, value: int, protocol: int) -> bool:
+        """True for a parameter that there is under a protocol, and a value within its bounds."""
+        return self.knows(name, protocol) and self.bounds[name][1] <= value <= self.bounds[name][2]
 
     def _set(self, ctx: Context, message: SetParameter) -> None:
         require(ctx.principal == ctx.governance, Code.NOT_GOVERNANCE, f"{ctx.governance} governs")
-        bounds = self.bounds.get(message.name)
-        require(bounds is not None, Code.PARAMETER_REFUSED, f"there is no parameter {message.name}")
-        require(self.fits(message.name, message.value), Code.PARAMETER_REFUSED, f"not within {bounds and bounds[1:]}")
+        require(self.knows(message.name, ctx.protocol), Code.PARAMETER_REFUSED, f"there is no parameter {message.name}")
+        fits = self.fits(message.name, message.value, ctx.protocol)
+        require(fits, Code.PARAMETER_REFUSED, f"not within {self.bounds[message.name][1:]}")
         ctx.store.put(PARAMETERS, Parameter(name=message.name, value=message.value))
         ctx.emit(ParameterSet(name=message.name, value=message.value))
 

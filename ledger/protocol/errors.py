@@ -29,6 +29,7 @@ class Code(IntEnum):
     TOO_LARGE = 111
     ID_CONFLICT = 112
     BUCKET_FULL = 113
+    UNKNOWN_MESSAGE = 114
     # Accounts and money.
     INSUFFICIENT_FUNDS = 200
     AMOUNT_REFUSED = 201
@@ -62,6 +63,7 @@ HTTP_STATUS: Final = MappingProxyType(
         Code.ID_CONFLICT: 409,
         Code.RATE_LIMITED: 429,
         Code.TOO_LARGE: 413,
+        Code.UNKNOWN_MESSAGE: 400,
         Code.INSUFFICIENT_FUNDS: 402,
         Code.SPEND_LIMIT: 402,
         Code.DELEGATION_NOT_FOUND: 404,
@@ -77,7 +79,7 @@ HTTP_STATUS: Final = MappingProxyType(
 _NOT_FINAL: Final = frozenset(
     {
         Code.MALFORMED, Code.WRONG_CHAIN, Code.EXPIRED, Code.VALID_TOO_LONG, Code.BAD_SIGNATURE, Code.ALREADY_APPLIED,
-        Code.BAD_SEQUENCE, Code.TOO_LARGE,
+        Code.BAD_SEQUENCE, Code.TOO_LARGE, Code.UNKNOWN_MESSAGE,
     }
 )  # fmt: skip
 
@@ -101,13 +103,15 @@ def is_final(code: int) -> bool:
 class Rejected(Exception):
     """An expected failure: `code` is consensus, `detail` is for people.
 
-    Anything else that escapes from the pure rooms is a bug.
+    `retry_ms` says after how long the same may be accepted, 0 where that is not known. Anything else that escapes from the
+    pure rooms is a bug.
     """
 
-    def __init__(self, code: IntEnum, detail: str = "") -> None:
+    def __init__(self, code: IntEnum, detail: str = "", retry_ms: int = 0) -> None:
         super().__init__(f"{code.name} ({int(code)}){': ' if detail else ''}{detail}")
         self.code = code
         self.detail = detail
+        self.retry_ms = retry_ms
 
 
 def require(condition: object, code: IntEnum, detail: str = "") -> None:

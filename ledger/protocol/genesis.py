@@ -10,7 +10,7 @@ from ledger.protocol.messages import TimeMs
 from ledger.protocol.money import Amount, Denomination
 from ledger.protocol.transaction import ChainId
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 """The newest rules this code knows."""
 
 

@@ -60,7 +60,7 @@ denomination_option = click.option("--denomination", help="Kind of money; the ch
 @home_option
 @output_option
 def show(address: str | None, key_name: str, node: str, output: str) -> None:
-    """Show balances and delegations of ADDRESS, or of the key that signs."""
+    """Show balances, delegations and the rate bucket of ADDRESS, or of the key that signs."""
     from marketplace.client import ApiError, NodeClient
 
     address = _address(address, key_name)
@@ -74,6 +74,8 @@ def show(address: str | None, key_name: str, node: str, output: str) -> None:
             raise CommandFailed(f"account {address} is not open yet", Exit.NOT_FOUND, fix=fix) from None
     facts = {"address": address, **{name: credits(amount) for name, amount in found["balances"].items()}}
     facts |= {"sequence": found["sequence"], "version": found["version"]}
+    bucket = found["bucket"]
+    facts["may send"] = f"{bucket['left']} transactions now ({bucket['at_once']} at most), {bucket['per_minute']} a minute"
     text = describe(facts)
     if found["delegations"]:
         rows = [

@@ -35,7 +35,7 @@ def _verify(path: Path, witness: "Witness | None" = None) -> "VerifyReport":
     try:
         return verify_export(path, [Market()], look=None if witness is None else witness.look)
     except VerifyFailed as error:
-        raise CommandFailed(f"the chain does not verify: {error}", Exit.FAILURE, fix=DISTRUST) from None
+        raise CommandFailed(f"the chain does not verify: {error}", Exit.FAILURE, fix=error.fix or DISTRUST) from None
 
 
 def _fetch(node: str, path: Path) -> None:
@@ -173,8 +173,8 @@ def _kept(client: "NodeClient", found: dict[str, Any]) -> "SignedCheckpoint":
     return statement
 
 
-def _checkpoint(client: "NodeClient") -> dict[str, Any]:
-    found = client.checkpoint()
+def _checkpoint(client: "NodeClient", height: int | None = None) -> dict[str, Any]:
+    found = client.checkpoint(height)
     _kept(client, found)
     return found
 
@@ -251,13 +251,14 @@ def prove(table: str, key: str | None, node: str, output: str) -> None:
 
 
 @ledger.command("checkpoint", short_help="Fetch, check and keep the newest block's signed root.")
+@click.option("--height", type=click.IntRange(1), help="Of this block instead of the newest.")
 @node_option
 @home_option
 @output_option
-def checkpoint(node: str, output: str) -> None:
+def checkpoint(height: int | None, node: str, output: str) -> None:
     """Fetch the newest block's root, signed by the node, check the signature and keep it: two that differ prove a fork."""
     with connect(node) as client:
-        found = _checkpoint(client)
+        found = _checkpoint(client, height)
     emit(
         output, found, text=describe({**found["checkpoint"], "node_key": found["node_key"]}), names=[found["checkpoint"]["hash"]]
     )

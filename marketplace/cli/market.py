@@ -7,6 +7,7 @@ import click
 
 from ledger.cli.home import node_option
 from ledger.cli.output import credits, emit, output_option
+from marketplace.cli.terms import in_words
 
 Json = dict[str, Any]
 GIB = 2**30
@@ -44,15 +45,17 @@ def _prices(bid: Json) -> str:
 @node_option
 @output_option
 def bids(provider: str | None, model: str | None, node: str, output: str) -> None:
-    """List the bids in the book: GPUs free of all, prices in credits an hour."""
-    headers = ("PROVIDER", "HOST", "GPUS FREE/ALL", "GPU/H", "CPU/H", "MEM/GIB/H", "CPUS", "MEM GIB", "STATE", "VERSION")
+    """List the bids in the book: GPUs free of all, prices in credits an hour, durations, hold of long pulls."""
+    headers = ("PROVIDER", "HOST", "GPUS FREE/ALL", "GPU/H", "CPU/H", "MEM/GIB/H", "CPUS", "MEM GIB", "TERMS", "STATE", "VERSION")
 
     def row(bid: Json) -> list[Any]:
         offer, prices = bid["offer"], bid["prices"]
         state = "silent" if bid["silent"] else "open"
         size = [offer["cpu_milli"] // 1000, offer["memory"] // GIB]
         asks = [_prices(bid), credits(prices["cpu"]), credits(prices["memory"])]
-        return [bid["provider"], bid["host"], _devices(bid), *asks, *size, state, bid["version"]]
+        terms = bid["terms"]
+        agreed = in_words(terms.get("min_duration_ms", 0), terms["max_duration_ms"], terms["hold_per_hour"])
+        return [bid["provider"], bid["host"], _devices(bid), *asks, *size, agreed, state, bid["version"]]
 
     _list(node, output, "bids", {"provider": provider, "model": model}, headers, row)
 

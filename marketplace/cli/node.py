@@ -72,30 +72,30 @@ def init(chain_id: str, denomination: str, issuer: str, governance: str, allocat
     say(f"chain {chain_id} is in {home}; run it with gpubid node start")
 
 
-def _trusted(text: str) -> tuple[int, str]:
-    height, colon, hash_ = text.partition(":")
-    if not (colon and height.isascii() and height.isdigit() and len(height) <= 16 and len(hash_) == 64):
-        raise CommandFailed(f"--trust {text} is not HEIGHT:HASH", Exit.USAGE, fix="GET /v1/blocks/HEIGHT of a node shows a hash")
-    return int(height), hash_
-
-
 @node.command("restore", short_help="Begin a node's chain with a snapshot.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--trust", required=True, metavar="HEIGHT:HASH", help="The snapshot's block, as a node that you trust shows it.")
+@click.option(
+    "--trust",
+    required=True,
+    metavar="HEIGHT:HASH|FILE",
+    help="The snapshot's block as a node that you trust shows it, or a file with that node's signed checkpoint of it.",
+)
+@click.option("--key", help="Key (hex) that signed the checkpoint; one of a node that was met from this home by default.")
 @click.option("--genesis", required=True, metavar="HASH", help="Hash of the chain's genesis, as `node init` printed it.")
 @click.option("--database", help="URL of the ledger; SQLite in the home by default.  [env: GPUBID_NODE_DATABASE]")
 @home_option
-def restore(file: Path, trust: str, genesis: str, database: str | None) -> None:
+def restore(file: Path, trust: str, key: str | None, genesis: str, database: str | None) -> None:
     """Begin a node's chain with the snapshot in FILE, checked against the block and genesis named; `node start` then runs it.
 
     The node has no older blocks: it cannot serve, export or replay them.
     """
     from ledger.engine.snapshots import begin
+    from marketplace.cli.trust import trusted_block
     from marketplace.market.module import Market
     from marketplace.node.config import load, node_home
     from marketplace.node.home import locked, read_genesis, write_genesis
 
-    height, hash_ = _trusted(trust)
+    height, hash_ = trusted_block(trust, key, file)
     config = load(node_home(home_path()), {"database": database})
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with locked(config.home):

@@ -47,6 +47,8 @@ def put_bid(ctx: Context, msg: PutBid) -> None:
     ctx.schedule(ctx.time + 1, offers.COUNTS, key)
     ctx.schedule(msg.expires_ms, offers.EXPIRY, key)
     ctx.emit(BidPut(host=msg.host, provider=ctx.principal, version=bid.version))
+    if ctx.protocol >= 2:
+        bonds.leave(ctx, ctx.principal)
 
 
 def cancel_bid(ctx: Context, msg: CancelBid) -> None:

@@ -17,7 +17,7 @@ from ledger.protocol.errors import require
 from ledger.protocol.money import parse_amount
 from marketplace.market import offers
 from marketplace.market.parameters import PARAMETERS
-from marketplace.market.tables import BIDS, LEASES, lease_key
+from marketplace.market.tables import BIDS, LEASES, ORDERS, lease_key, order_of
 from marketplace.protocol.errors import MarketCode
 from marketplace.protocol.messages import PostBond, PutBid, WithdrawBond
 from marketplace.protocol.records import Lease
@@ -38,10 +38,12 @@ CUTS: Final[Mapping[str, str]] = MappingProxyType(
 def post_bond(ctx: Context, msg: PostBond) -> None:
     """Add the principal's money to its bond."""
     bonds.post(ctx, ctx.principal, msg.denomination, positive(msg.amount))
+    if ctx.protocol >= 2:
+        leave(ctx, ctx.principal)
 
 
 def withdraw_bond(ctx: Context, msg: WithdrawBond) -> None:
-    """Ask for a part of the bond: it leaves after the cooling time, and when no bid and no lease stands on it."""
+    """Ask for a part of the bond: it leaves after the cooling time, and when what stays is enough, see `leave`."""
     key = f"{ctx.principal}/{msg.denomination}"
     ctx.store.require(BONDS, key, MarketCode.BOND_NOT_FOUND)
     amount = parse_amount(msg.amount)
@@ -54,15 +56,21 @@ def withdraw_bond(ctx: Context, msg: WithdrawBond) -> None:
 
 
 def cooled(ctx: Context, key: str) -> None:
-    """Scheduled at the end of the cooling time: the bond leaves, or waits for the last bid or lease."""
+    """Scheduled at the end of the cooling time: the bond leaves, or waits until what stays is enough."""
     leave(ctx, key.partition("/")[0])
 
 
 def leave(ctx: Context, provider: str) -> None:
-    """Give back what a provider asked for and what nothing holds any more."""
-    due = [bond for bond in ctx.store.find(BONDS, "address", provider) if bond.leaving and bond.leaves_ms <= ctx.time]
-    if due and not stands(ctx.store, provider):
-        for bond in due:
+    """Give back what a provider asked for and what nothing holds any more.
+
+    Under protocol 1 every bid and open lease holds all of it, later they hold what they demand: the rest leaves, whole or
+    not at all.
+    """
+    for bond in ctx.store.find(BONDS, "address", provider):
+        if not bond.leaving or bond.leaves_ms > ctx.time:
+            continue
+        rest = bond.balance - bond.leaving
+        if not stands(ctx.store, provider) or (ctx.protocol >= 2 and rest >= demanded(ctx.store, provider, bond.denomination)):
             bonds.give_back(ctx, bond)
 
 
@@ -78,8 +86,36 @@ def units_of(offer: Offer) -> int:
 
 def minimum_of(store: Store) -> int:
     """The bond for each GPU that is asked now, from state alone."""
-    found = store.get(params.PARAMETERS, "bond_minimum")
-    return found.value if found else PARAMETERS["bond_minimum"][0]
+    return _value(store, "bond_minimum")
+
+
+def _value(store: Store, name: str) -> int:
+    found = store.get(params.PARAMETERS, name)
+    return found.value if found else PARAMETERS[name][0]
+
+
+def demanded(store: Store, provider: str, denomination: str) -> int:
+    """What of a bond may not leave, in micro-units, from state alone.
+
+    The minimum for each GPU that is on offer or in an open lease, a host without any counting as one; and no less than
+    the dearest cut of each open lease.
+    """
+    bids = [bid for bid in store.find(BIDS, "provider", provider) if bid.denomination == denomination]
+    leases = [found for found in store.find(LEASES, "serving", provider) if _paid_in(store, found) == denomination]
+    units = sum(units_of(bid.offer) for bid in bids)
+    offered = {device.id for bid in bids for device in bid.offer.devices}
+    units += sum(id not in offered for lease in leases for id in lease.devices)
+    units += len({lease.host for lease in leases if not lease.devices} - {bid.host for bid in bids})
+    dearest = max(_value(store, name) for name in CUTS.values())
+    exposed = dearest * sum(max(1, len(lease.devices)) for lease in leases)
+    return max(minimum_of(store) * units, exposed)
+
+
+def _paid_in(store: Store, lease: Lease) -> str:
+    """The denomination that a lease is paid in."""
+    order = store.get(ORDERS, order_of(lease))
+    assert order is not None, lease_key(lease)
+    return order.denomination
 
 
 def needed(store: Store, minimum: int, provider: str, denomination: str, besides: str = "") -> int:

@@ -20,6 +20,11 @@ LIMIT_MOST = 10**15
 """Highest limit of a group in micro-units an hour: a billion whole units."""
 
 
+def since(msg: CreateDeployment) -> int:
+    """The protocol from which on a CreateDeployment is understood: a group may say what it lets itself be bound to."""
+    return 2 if any(group.bound_ms is not msgspec.UNSET for group in msg.groups) else 1
+
+
 def create_deployment(ctx: Context, msg: CreateDeployment) -> None:
     """Open a deployment with its purse; each group becomes an order."""
     id = deployment_id(ctx.principal, msg.dseq)

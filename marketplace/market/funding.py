@@ -1,7 +1,7 @@
 """What a purse's state does to its deployment: a dry one pauses all leases of it and of no other."""
 
 from ledger.machine.context import Context
-from marketplace.market import deployments, leases
+from marketplace.market import deployments, leases, pulls
 from marketplace.market.tables import DEPLOYMENTS, LEASES, lease_key
 from marketplace.protocol.records import LeaseState
 
@@ -11,6 +11,8 @@ def ran_dry(ctx: Context, purse: str) -> None:
     for lease in ctx.store.find(LEASES, "live", purse):
         for kind in (leases.ACTIVATION, leases.DOWN):
             ctx.cancel(kind, lease_key(lease))
+        if lease.pulling_ms:
+            pulls.decide(ctx, lease, billed=True)
         leases.move(ctx, lease, LeaseState.PAUSED, "purse_dry", reason="purse_dry")
 
 

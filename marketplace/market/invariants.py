@@ -2,9 +2,10 @@
 
 from ledger.machine.bonds import BONDS
 from ledger.machine.escrow import METERS, PURSES
+from ledger.machine.held import held_of
 from ledger.machine.params import chain
 from ledger.machine.store import Store
-from marketplace.market import bonds
+from marketplace.market import bonds, pulls
 from marketplace.market.pricing import need_of
 from marketplace.market.tables import (
     BIDS,
@@ -18,7 +19,7 @@ from marketplace.market.tables import (
     lease_key,
     order_of,
 )
-from marketplace.protocol.records import DeploymentState, DeviceState, LeaseState, OrderState
+from marketplace.protocol.records import DeploymentState, DeviceState, Lease, LeaseState, OrderState
 
 
 def check(store: Store) -> None:
@@ -71,6 +72,22 @@ def _leases(store: Store) -> None:
         assert meter.rate_per_hour == lease.rate_per_hour, id
         assert lease.rate_per_hour <= int(order.group.limit_per_hour), f"{id} costs more than its limit"
         assert closed or not lease.released, f"{id} is released and not closed"
+        _pull(store, lease, id)
+
+
+def _pull(store: Store, lease: Lease, id: str) -> None:
+    """Only a matched lease is pulled, and only while it is its hold runs or waits for the end of the pull."""
+    pulling = lease.state is LeaseState.MATCHED and lease.pulling_ms
+    assert pulling or not lease.pulling_ms, f"{id} is {lease.state} and pulled"
+    hold = store.get(METERS, pulls.hold_of(id))
+    assert pulling or not held_of(store, pulls.hold_of(id)), f"{id} is {lease.state}, and its hold is undecided"
+    if hold is None:
+        return
+    assert hold.closed == (lease.state is LeaseState.CLOSED), (
+        f"{id} {lease.state}, its hold {'closed' if hold.closed else 'open'}"
+    )
+    assert pulling or not hold.since_ms, f"{id} is {lease.state}, and its hold runs"
+    assert hold.rate_per_hour == lease.hold_per_hour <= lease.rate_per_hour, f"the hold of {id} is {hold.rate_per_hour}"
 
 
 def _deployments(store: Store) -> None:

@@ -3,7 +3,7 @@
 from ledger.machine import escrow
 from ledger.machine.context import Context
 from ledger.protocol.money import parse_amount
-from marketplace.market import bonds, claims, orders
+from marketplace.market import bonds, claims, orders, pulls
 from marketplace.market.devices import wants_simulated
 from marketplace.market.lifecycle import advance
 from marketplace.market.placement import Fit
@@ -66,20 +66,25 @@ def match(ctx: Context, order: Order, fit: Fit) -> None:
 
 
 def move(ctx: Context, lease: Lease, to: LeaseState, why: str, **changes: object) -> Lease:
-    """Write a lease in another state, and tell why."""
-    moved = advance(lease, to, **{"since_ms": ctx.time, **changes})
-    ctx.store.put(LEASES, moved)
+    """Write a lease in another state, and tell why. A pull that was under way is over."""
+    moved = advance(lease, to, **{"since_ms": ctx.time, "pulling_ms": 0, **changes})
+    write(ctx, moved, why)
+    return moved
+
+
+def write(ctx: Context, lease: Lease, why: str) -> None:
+    """Write a lease that changed, and tell why."""
+    ctx.store.put(LEASES, lease)
     ctx.emit(
         LeaseChanged(
-            generation=moved.generation,
-            lease=lease_key(moved),
-            owner=moved.owner,
-            provider=moved.provider,
+            generation=lease.generation,
+            lease=lease_key(lease),
+            owner=lease.owner,
+            provider=lease.provider,
             reason=why,
-            state=moved.state.value,
+            state=lease.state.value,
         )
     )
-    return moved
 
 
 def go_down(ctx: Context, lease: Lease, reason: str, since_ms: int) -> None:
@@ -105,14 +110,15 @@ def go_up(ctx: Context, lease: Lease, reason: str) -> None:
 def close(ctx: Context, lease: Lease, reason: str, *, reopen: bool, detail: str = "") -> None:
     """End a lease and pay for it; its capacity stays held until its provider releases it.
 
-    An owner who ends an active lease before the bid's shortest duration pays the rest of it; a provider at fault
-    loses part of its bond.
+    An owner who ends an active lease before the bid's shortest duration pays the rest of it, one who ends it during a
+    pull what the hold came to; a provider at fault loses part of its bond.
     """
     id = lease_key(lease)
     for kind in (ACTIVATION, DOWN, TERM):
         ctx.cancel(kind, id)
     paid = escrow.close_meter(ctx, id, early=reason == "owner" and lease.state is LeaseState.ACTIVE)
-    ended = advance(lease, LeaseState.CLOSED, closed_ms=ctx.time, detail=detail, reason=reason, since_ms=ctx.time)
+    paid += pulls.close(ctx, lease, billed=reason == "owner")
+    ended = advance(lease, LeaseState.CLOSED, closed_ms=ctx.time, detail=detail, pulling_ms=0, reason=reason, since_ms=ctx.time)
     ctx.store.put(LEASES, ended)
     ctx.emit(LeaseEnded(detail=detail, lease=id, owner=lease.owner, paid=str(paid), provider=lease.provider, reason=reason))
     order = ctx.store.get(ORDERS, order_of(lease))

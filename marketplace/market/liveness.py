@@ -9,7 +9,7 @@ import msgspec
 from ledger.machine import schedule
 from ledger.machine.context import Context
 from ledger.protocol.errors import require
-from marketplace.market import leases
+from marketplace.market import leases, pulls
 from marketplace.market.orders import clock
 from marketplace.market.tables import BIDS, CLOCK, HOSTS, LEASES, PROVIDERS, host_key, lease_key
 from marketplace.protocol.errors import MarketCode
@@ -84,6 +84,8 @@ def silence(ctx: Context, key: str) -> None:
     for lease in ctx.store.find(LEASES, "host", key):
         if lease.state is LeaseState.ACTIVE:
             leases.go_down(ctx, lease, "silence", host.beat_ms)
+        elif lease.pulling_ms:
+            pulls.silent(ctx, lease, host.beat_ms)
         elif lease.state is LeaseState.DOWN and lease.reason == "gap":
             ctx.store.put(LEASES, msgspec.structs.replace(lease, reason="silence"))
 
@@ -100,14 +102,16 @@ def gap(ctx: Context) -> None:
         for lease in ctx.store.find(LEASES, "active", True):
             leases.go_down(ctx, lease, "gap", now.last_ms)
         ctx.time = resumed
+        pulls.stood_still(ctx, now.last_ms)
 
 
 def activation(ctx: Context, id: str) -> None:
-    """Scheduled: a matched lease that nobody started. Its order is over, unless its host fell silent."""
+    """Scheduled: a matched lease that nobody started, or whose pull took too long. Its order is over, or its host was silent."""
     lease = ctx.store.get(LEASES, id)
     assert lease is not None, id
     assert lease.state is LeaseState.MATCHED, f"{id} is {lease.state}"
-    due = max(lease.since_ms, clock(ctx.store).resumed_ms) + ctx.parameter("activation_ms")
+    limit = ctx.parameter("pull_most_ms" if lease.pulling_ms else "activation_ms")
+    due = max(lease.pulling_ms or lease.since_ms, clock(ctx.store).resumed_ms) + limit
     if ctx.time < due:
         ctx.schedule(due, leases.ACTIVATION, id)
         return

@@ -112,7 +112,7 @@ def explain(ctx: Context, book: Book, ask: Ask) -> tuple[dict[str, int], str, in
         refusals["gpu_model"] = refusals.get("gpu_model", 0) + others
     elif others:
         refusals["not_tested"] = others
-    return refusals, nearest(closest, ask.group, ask.denomination, len(book.entries)), tests
+    return refusals, nearest(closest, ask.group, ask.denomination, len(book.entries), ctx.protocol), tests
 
 
 def _wait(ctx: Context, order: Order, refusals: dict[str, int], words: str) -> None:

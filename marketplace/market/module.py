@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ledger.machine.context import Context
-from ledger.machine.module import Bounds, Handler, Plain
+from ledger.machine.module import Bounds, Handler, Plain, Since
 from ledger.machine.store import Store, Table
 from ledger.protocol.messages import Message
 from marketplace.market import (
@@ -18,12 +18,13 @@ from marketplace.market import (
     matching,
     offers,
     orders,
+    pulls,
     registry,
     reports,
     tables,
 )
 from marketplace.market.book import Book
-from marketplace.market.parameters import PARAMETERS
+from marketplace.market.parameters import PARAMETERS, PARAMETERS_SINCE
 from marketplace.protocol import messages as m
 
 HANDLERS: Final[Mapping[type[Message], Handler]] = {
@@ -34,6 +35,7 @@ HANDLERS: Final[Mapping[type[Message], Handler]] = {
     m.PostBond: bonds.post_bond,
     m.WithdrawBond: bonds.withdraw_bond,
     m.Heartbeat: liveness.heartbeat,
+    m.ReportPulling: reports.report_pulling,
     m.ReportActive: reports.report_active,
     m.ReportDown: reports.report_down,
     m.ReportUp: reports.report_up,
@@ -48,6 +50,8 @@ HANDLERS: Final[Mapping[type[Message], Handler]] = {
     m.Retract: registry.retract,
 }
 
+SINCE: Final[Mapping[type[Message], Since]] = {m.CreateDeployment: deployments.since, m.ReportPulling: 2}
+
 
 class Market(Plain):
     """The market's law. One instance serves one machine: its book is a cache of that machine's state."""
@@ -55,7 +59,9 @@ class Market(Plain):
     name = "market"
     tables: tuple[Table[Any], ...] = tables.TABLES
     messages: Mapping[type[Message], Handler] = HANDLERS
+    since: Mapping[type[Message], Since] = SINCE
     parameters: Mapping[str, Bounds] = PARAMETERS
+    parameters_since: Mapping[str, int] = PARAMETERS_SINCE
 
     def __init__(self) -> None:
         self.book: Book | None = None
@@ -69,6 +75,7 @@ class Market(Plain):
             leases.ACTIVATION: liveness.activation,
             leases.DOWN: liveness.down_too_long,
             leases.TERM: liveness.term_over,
+            pulls.HOLD: pulls.free_time_over,
             matching.MORE: _nothing,
         }
 
@@ -95,7 +102,7 @@ class Market(Plain):
         elif what == "deposited":
             for order in ctx.store.find(tables.ORDERS, "open", purse):
                 # Over a wide book not every bid was told: one with a shortest term may have lacked funds.
-                if "funds" in order.refusals or ("not_tested" in order.refusals and order.group.duration_ms):
+                if "funds" in order.refusals or ("not_tested" in order.refusals and order.group.most_bound_ms):
                     self._book().look_again(tables.order_key(order))
         elif what == "grace_over":
             funding.grace_over(ctx, purse)

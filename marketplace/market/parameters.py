@@ -16,8 +16,13 @@ PARAMETERS: Final = MappingProxyType(
         "max_deployments": (1_000, 1, 10**6),
         "max_hosts": (1_000, 1, 10**6),
         "min_funding_ms": (60_000, 0, 86_400_000),
+        "pull_free_ms": (120_000, 0, 86_400_000),
+        "pull_most_ms": (1_800_000, 1_000, 86_400_000),
         "silence_close_ms": (600_000, 1_000, 86_400_000),
         "silence_ms": (150_000, 1_000, 86_400_000),
     }
 )
 """What each one is stands in the package's README."""
+
+PARAMETERS_SINCE: Final = MappingProxyType({"pull_free_ms": 2, "pull_most_ms": 2})
+"""Which of them older protocols do not know."""

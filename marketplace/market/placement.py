@@ -157,8 +157,8 @@ def examine(store: Store, ask: Ask, entry: Entry, height: int | None) -> Fit | M
         return Miss(0, entry, 0, "avoided")
     if bid.terms.max_duration_ms and (bid.terms.max_duration_ms < group.duration_ms):
         return Miss(group.duration_ms, entry, bid.terms.max_duration_ms, "duration")
-    if bid.terms.least_ms > group.duration_ms:
-        return Miss(group.duration_ms, entry, bid.terms.least_ms, "duration", "least")
+    if bid.terms.least_ms > group.most_bound_ms:
+        return Miss(group.most_bound_ms, entry, bid.terms.least_ms, "duration", "least")
     for key, value in sorted(ask.attributes.items()):
         if entry.attributes.get(key) != value:
             return Miss(0, entry, 0, "attributes", f"{key}={value}")

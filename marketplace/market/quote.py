@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from ledger.machine import params
 from ledger.machine.store import Store
+from ledger.protocol.money import parse_amount
 from marketplace.market.placement import Fit, Miss, ask_of, entry_of, examine, offers_models
 from marketplace.market.tables import BIDS, host_key
 from marketplace.market.words import closeness, nearest
@@ -23,10 +25,14 @@ class Quote(msgspec.Struct, frozen=True):
     fitting: int
     """How many bids fit."""
     group: str
+    hold_per_hour: str
+    """What a pull beyond the free time costs, in micro-units, as a decimal string ("" where nothing fits)."""
     host: str
     least_ms: int
     """The bid's shortest duration: who ends the lease before pays for all of it (0: it has none)."""
     models: dict[str, int]
+    most_ms: int
+    """The bid's longest duration (0: no end)."""
     nearest: str
     provider: str
     rate_per_hour: str
@@ -72,10 +78,12 @@ def _quote(store: Store, group: Group, denomination: str, now_ms: int) -> Quote:
         devices=best.devices if best else (),
         fitting=fitting,
         group=group.name,
+        hold_per_hour=str(min(parse_amount(best.entry.bid.terms.hold_per_hour), best.rate)) if best else "",
         host=best.entry.bid.host if best else "",
         least_ms=best.entry.bid.terms.least_ms if best else 0,
         models=_models(best) if best else {},
-        nearest="" if best else nearest(closest, group, denomination, bids),
+        most_ms=best.entry.bid.terms.max_duration_ms if best else 0,
+        nearest="" if best else nearest(closest, group, denomination, bids, params.chain(store).protocol),
         provider=best.entry.bid.provider if best else "",
         rate_per_hour=str(best.rate) if best else "",
         refusals=dict(sorted(refusals.items())),

@@ -6,11 +6,11 @@ from ledger.machine import escrow
 from ledger.machine.context import Context
 from ledger.protocol.errors import Code, Rejected, require
 from ledger.protocol.money import metered
-from marketplace.market import claims, leases, liveness
+from marketplace.market import claims, leases, liveness, pulls
 from marketplace.market.tables import DEVICES, LEASES, PROVIDERS, deployment_of, host_key
 from marketplace.protocol.errors import MarketCode
 from marketplace.protocol.events import LeaseReleased
-from marketplace.protocol.messages import CloseLease, Release, ReportActive, ReportDown, ReportUp
+from marketplace.protocol.messages import CloseLease, Release, ReportActive, ReportDown, ReportPulling, ReportUp
 from marketplace.protocol.records import DeviceState, Lease, LeaseState
 
 
@@ -30,6 +30,19 @@ def _open(ctx: Context, id: str, generation: int) -> Lease:
     return lease
 
 
+def report_pulling(ctx: Context, msg: ReportPulling) -> None:
+    """A matched lease's manifest came and its images are pulled: it has longer to become active, at the hold rate in the end."""
+    lease = _open(ctx, msg.lease, msg.generation)
+    require(lease.state is LeaseState.MATCHED, MarketCode.REPORT_REFUSED, f"the lease is {lease.state.value}")
+    require(not lease.pulling_ms, MarketCode.REPORT_REFUSED, f"its pull was reported at {lease.pulling_ms}")
+
+    pulling = msgspec.structs.replace(lease, pulling_ms=ctx.time)
+    leases.write(ctx, pulling, "pulling")
+    liveness.beat(ctx, host_key(lease.provider, lease.host))
+    ctx.schedule(ctx.time + ctx.parameter("pull_most_ms"), leases.ACTIVATION, msg.lease)
+    pulls.begin(ctx, pulling)
+
+
 def report_active(ctx: Context, msg: ReportActive) -> None:
     """The containers of a matched lease run, on exactly its devices: the meter starts."""
     lease = _open(ctx, msg.lease, msg.generation)
@@ -37,6 +50,8 @@ def report_active(ctx: Context, msg: ReportActive) -> None:
     require(sorted(msg.devices) == sorted(lease.devices), MarketCode.DEVICES_MISMATCH, f"leased are {list(lease.devices)}")
 
     ctx.cancel(leases.ACTIVATION, msg.lease)
+    if lease.pulling_ms:
+        pulls.decide(ctx, lease, billed=True)
     leases.move(ctx, lease, LeaseState.ACTIVE, "", activated_ms=lease.activated_ms or ctx.time, images=msg.images)
     liveness.beat(ctx, host_key(lease.provider, lease.host))
     escrow.start_meter(ctx, msg.lease)
@@ -90,6 +105,7 @@ def close_lease(ctx: Context, msg: CloseLease) -> None:
     lease = _open(ctx, msg.lease, msg.generation)
     if msg.reason == "manifest_missing":
         require(lease.state is LeaseState.MATCHED, MarketCode.REPORT_REFUSED, f"the lease is {lease.state.value}")
+        require(not lease.pulling_ms, MarketCode.REPORT_REFUSED, "its pull was reported, so its manifest came")
 
     if msg.reason == "manifest_missing":
         held_ms = min(ctx.time - lease.since_ms, ctx.parameter("activation_ms"))

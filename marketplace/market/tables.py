@@ -85,6 +85,7 @@ LEASES: Final[Table[Lease]] = Table(
         "unclosed": lambda r: None if r.state is LeaseState.CLOSED else True,
         "serving": lambda r: None if r.state is LeaseState.CLOSED else r.provider,
         "active": lambda r: True if r.state is LeaseState.ACTIVE else None,
+        "pulling": lambda r: True if r.pulling_ms else None,
         "host": lambda r: None if r.released else host_key(r.provider, r.host),
     },
 )

@@ -22,6 +22,14 @@ def size(amount: int) -> str:
     return f"{amount} bytes"
 
 
+def duration(ms: int) -> str:
+    """Milliseconds in the largest unit that is exact: `24h`, `90m`."""
+    for unit, name in ((3_600_000, "h"), (60_000, "m"), (1_000, "s")):
+        if ms % unit == 0:
+            return f"{ms // unit}{name}"
+    return f"{ms}ms"
+
+
 def closeness(miss: Miss) -> tuple[int, int, str]:
     """Sort key: the later the failed test and the less is missing, the nearer."""
     return (-RANK[miss.test], abs(miss.has - miss.asked), miss.entry.key)
@@ -40,12 +48,19 @@ def asked_models(group: Group) -> str:
     return " or ".join(names)
 
 
-def nearest(miss: Miss | None, group: Group, denomination: str, books: int) -> str:
-    """One sentence: the nearest miss with its cheapest remedy. `books` is how many bids there are at all."""
+def nearest(miss: Miss | None, group: Group, denomination: str, books: int, protocol: int) -> str:
+    """One sentence: the nearest miss with its cheapest remedy. `books` is how many bids there are at all.
+
+    It stands in waiting orders, so another wording needs another `protocol`.
+    """
     if miss is None or miss.test == "gpu_model":
         return "no bid is in the book" if not books else f"no bid offers {asked_models(group)}"
     who = f"host {miss.entry.bid.host} of {miss.entry.bid.provider}"
     has, asked = miss.has, miss.asked
+    if miss.test == "duration" and protocol >= 2:
+        if miss.word == "least":
+            return f"{who} leases for at least {duration(has)}, {duration(asked)} accepted: accept {duration(has)}"
+        return f"{who} leases for at most {duration(has)}, {duration(asked)} needed: shorten that"
     if miss.test == "duration" and miss.word == "least":
         return f"{who} leases for at least {has} ms, {asked} ms asked: ask for that duration"
     texts = {

@@ -18,6 +18,7 @@ from ledger.cli.failure import CommandFailed, Exit, exit_code_of
 from ledger.cli.listen import bind, url_of
 from ledger.engine.embedded import Engine
 from ledger.engine.errors import LedgerMissing, WrongChain
+from ledger.machine.machine import UpgradeRequired
 from ledger.protocol.genesis import Genesis
 from ledger.protocol.keys import address_of, public_key
 from marketplace.market.module import Market
@@ -49,6 +50,8 @@ def fatal(error: BaseException) -> None:
 
 
 def _advice(error: BaseException) -> str:
+    if isinstance(error, UpgradeRequired):
+        return error.fix
     if _is_full(error):
         return "free space where the chain is kept, or mend its disk; then start again"
     if any(kind.__name__ == "OperationalError" for kind in type(error).__mro__):  # psycopg's, which may not be installed

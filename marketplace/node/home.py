@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -21,6 +22,15 @@ DEV_DENOMINATION: Final = "ucredit"
 DEV_ALLOCATION: Final = 10**15
 """Micro-units that the faucet's account has from the start: a billion credits."""
 
+DEV_LIMITS: Final = MappingProxyType(
+    {
+        "bucket_first": 2_000,
+        "bucket_floor": 2_000,
+        "bucket_floor_per_min": 12_000,
+        "bucket_opening": 0,
+    }
+)
+"""Where money is free, what an account holds says nothing: all may send 2,000 at once and 200 a second, new ones too."""
 
 _RESTORE: Final = "restore it from a backup: it is what /v1/genesis of this node answered, byte for byte"
 
@@ -120,4 +130,5 @@ def development_genesis(home: Path) -> Genesis:
         time_ms=time.time_ns() // 1_000_000,
         allocations=(Allocation(address=issuer, amount=str(DEV_ALLOCATION), denomination=DEV_DENOMINATION),),
         dev=True,
+        parameters=dict(DEV_LIMITS),
     )

@@ -39,6 +39,10 @@ class Notary:
         """The signed checkpoint of a committed block."""
         return sign_checkpoint(header, self._seed, self._key_hex)
 
+    def checkpoint_of(self, height: int) -> SignedCheckpoint:
+        """The signed checkpoint of a block that the log has. Reads it, unless it was lately."""
+        return self.checkpoint(self._header(height))
+
     def _read(self, height: int) -> Header:
         head = self._engine.head
         if head.height == height:

@@ -54,6 +54,9 @@ _EXTRA: Final[dict[str, Json]] = {
         "paid": _AMOUNT,
         "up_ms": _COUNT,
         "least_ms": _COUNT,
+        "pulling_ms": _COUNT,
+        "hold_cost": _AMOUNT,
+        "hold_ms": _COUNT,
         "time_ms": _COUNT,
         "dry_at_ms": {"anyOf": [_COUNT, {"type": "null"}]},
     },
@@ -62,6 +65,7 @@ _EXTRA: Final[dict[str, Json]] = {
 
 _STATUS: Final = {
     "chain_id": _TEXT, "height": _COUNT, "time_ms": _COUNT, "state_root": _TEXT, "hash": _TEXT, "protocol": _COUNT,
+    "protocol_known": _COUNT, "upgrade_height": _COUNT, "upgrade_protocol": _COUNT,
     "node_key": _TEXT, "dev": {"type": "boolean"}, "faucet": {"type": "boolean"}, "version": _TEXT,
 }  # fmt: skip
 
@@ -86,7 +90,8 @@ def _components() -> Json:
         "Problem": {**_object(problem), "properties": problem | {"id": _TEXT, "signed": ref("SignedReceipt")}},
         "Status": _object(_STATUS),
         "Account": _object({"address": _TEXT, "balances": {"type": "object"}, "key": _TEXT, "sequence": _COUNT, "version": _COUNT,
-                            "bonds": {"type": "array"}, "delegations": {"type": "array"}}),
+                            "bonds": {"type": "array"}, "delegations": {"type": "array"},
+                            "bucket": _object({"left": _COUNT, "at_once": _COUNT, "per_minute": _COUNT})}),
         "Purse": _object({"id": _TEXT, "owner": _TEXT, "denomination": _TEXT, "state": _TEXT, "balance": _AMOUNT,
                           "accrued": _AMOUNT, "dues": _AMOUNT, "reserve": _AMOUNT, "free": _AMOUNT, "rate_per_hour": _AMOUNT}),
         "Header": _object(header),

@@ -25,7 +25,8 @@ FIXES: Final[Mapping[IntEnum, str]] = MappingProxyType(
         Code.NOT_AUTHORISED: "sign with the account's own key, or delegate: gpubid account delegate",
         Code.ALREADY_APPLIED: "nothing to do: its result is at /v1/transactions/ID",
         Code.BAD_SEQUENCE: "ask /v1/accounts/ADDRESS for the sequence and sign with the next one",
-        Code.RATE_LIMITED: "wait a second, then send the same bytes again",
+        Code.RATE_LIMITED: "wait as long as retry-after says, then send the same bytes again",
+        Code.UNKNOWN_MESSAGE: "wait until the chain follows the protocol that knows it: /v1/status tells which it follows",
         Code.INSUFFICIENT_FUNDS: "receive money first: a transfer, or gpubid account faucet on a development chain",
         Code.SPEND_LIMIT: "wait for the next day, or delegate with a higher limit",
         Code.VERSION_MISMATCH: "read the object again and name the version it has now",
@@ -66,17 +67,17 @@ class Problem(Exception):
         return Response(self.encoded(), self.status, extra, MEDIA_TYPE)
 
 
-def refusal(code: IntEnum, detail: str = "", id: str = "") -> Problem:
-    """The problem for a numbered code of the ledger or the market."""
+def refusal(code: IntEnum, detail: str = "", id: str = "", retry_ms: int = 0) -> Problem:
+    """The problem for a numbered code of the ledger or the market; the same may be accepted after `retry_ms`, where not 0."""
     status = HTTP_STATUS.get(code) if isinstance(code, Code) else MARKET_HTTP_STATUS.get(code)  # type: ignore[call-overload]
     title = code.name.lower().replace("_", " ")
-    pause = 1 if code is Code.RATE_LIMITED else 0
+    pause = max(1, -(-retry_ms // 1000)) if code is Code.RATE_LIMITED else 0
     return Problem(status or 422, title, detail, code=int(code), fix=FIXES.get(code, ""), id=id, retry_after_s=pause)
 
 
 def of_rejected(error: Rejected, id: str = "") -> Problem:
     """The problem for an expected failure."""
-    return refusal(error.code, error.detail, id)
+    return refusal(error.code, error.detail, id, error.retry_ms)
 
 
 def of_number(number: int, detail: str, id: str) -> Problem:

@@ -7,11 +7,12 @@ import msgspec
 
 from ledger.machine.accounts import Account
 from ledger.machine.bonds import BONDS, Bond
+from ledger.machine.buckets import Allowance
 from ledger.machine.delegation import DELEGATIONS
 from ledger.machine.purse import METERS, PURSES, Purse, cost_at, horizon, purse_view, up_at
 from ledger.machine.store import Store
 from ledger.protocol.block import BlockResult, Header
-from marketplace.market import bonds
+from marketplace.market import bonds, pulls
 from marketplace.market.tables import (
     ATTESTATIONS,
     HOSTS,
@@ -42,8 +43,8 @@ def plain(record: msgspec.Struct) -> Json:
     return {name: str(value) if name in MONEY and isinstance(value, int) else value for name, value in found.items()}
 
 
-def account(store: Store, record: Account) -> Json:
-    """An account with its bonds and delegations."""
+def account(store: Store, record: Account, allowance: Allowance) -> Json:
+    """An account with its bonds and delegations, and what it may send."""
     delegations = [plain(d) for d in store.find(DELEGATIONS, "address", record.address)]
     return {
         "address": record.address,
@@ -51,15 +52,19 @@ def account(store: Store, record: Account) -> Json:
         "key": record.key,
         "sequence": record.sequence,
         "version": record.version,
+        "bucket": plain(allowance),
         "bonds": [bond(store, b) for b in store.find(BONDS, "address", record.address)],
         "delegations": [{k: v for k, v in d.items() if k != "address"} for d in delegations],
     }
 
 
 def bond(store: Store, record: Bond) -> Json:
-    """A bond with what the provider's bids in its denomination need now."""
+    """A bond with what the provider's bids in its denomination need now, and what of it bids and open leases hold."""
     found = {name: value for name, value in plain(record).items() if name != "address"}
-    return found | {"needed": str(bonds.needed(store, bonds.minimum_of(store), record.address, record.denomination))}
+    return found | {
+        "needed": str(bonds.needed(store, bonds.minimum_of(store), record.address, record.denomination)),
+        "stays": str(bonds.demanded(store, record.address, record.denomination)),
+    }
 
 
 def provider(store: Store, record: Provider) -> Json:
@@ -110,21 +115,28 @@ def purse(store: Store, record: Purse, now_ms: int) -> Json:
 
 
 def lease(store: Store, record: Lease, now_ms: int) -> Json:
-    """A lease with what it costs until now, what of that is paid, and when its purse runs dry."""
+    """A lease with what it costs until now, what of that is paid, what its long pulls cost, and when its purse runs dry."""
     id = lease_key(record)
     found = plain(record) | {"id": id, "order": order_of(record), "deployment": deployment_of(record)}
     held = store.get(PURSES, deployment_of(record))
     meter = store.get(METERS, id)
     cost = paid = up_ms = least_ms = 0
+    hold = store.get(METERS, pulls.hold_of(id))
+    hold_cost = hold_ms = 0
     if meter is not None and held is not None:
         until = horizon(held, now_ms)
         cost, paid, up_ms, least_ms = cost_at(meter, until), meter.paid, up_at(meter, until), meter.least_ms
+        if hold is not None:
+            hold_cost, hold_ms = cost_at(hold, until) - hold.credited, up_at(hold, until)
     dry_at_ms = held.dry_at_ms or None if held is not None else None
     found |= {
         "cost": str(cost),
         "paid": str(paid),
         "up_ms": up_ms,
         "least_ms": least_ms,
+        "pulling_ms": record.pulling_ms,
+        "hold_cost": str(hold_cost),
+        "hold_ms": hold_ms,
         "dry_at_ms": dry_at_ms,
         "time_ms": now_ms,
     }

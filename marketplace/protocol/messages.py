@@ -65,7 +65,8 @@ class PostBond(Message, frozen=True, tag="PostBond"):
 class WithdrawBond(Message, frozen=True, tag="WithdrawBond"):
     """Ask for `amount` of the bond, in place of what was asked before; "0" takes the asking back.
 
-    It leaves after a cooling time, once no bid and no open lease of the provider is left, and no longer counts for new bids.
+    It no longer counts for new bids. It leaves after a cooling time, once no bid and no open lease of the provider is left;
+    from protocol 2 on as soon as what stays covers what those demand.
     """
 
     amount: Amount
@@ -76,6 +77,17 @@ class Heartbeat(Message, frozen=True, tag="Heartbeat"):
     """The hosts are alive; every 60 s each."""
 
     hosts: Annotated[tuple[HostName, ...], msgspec.Meta(min_length=1, max_length=64)]
+
+
+class ReportPulling(Message, frozen=True, tag="ReportPulling"):
+    """The manifest of a matched lease is here and its images are being pulled; once a generation. From protocol 2 on.
+
+    What the pull takes beyond `pull_free_ms` is billed at the lease's hold rate if the lease comes to run; it has
+    `pull_most_ms` from here to do so.
+    """
+
+    generation: Generation
+    lease: LeaseId
 
 
 class ReportActive(Message, frozen=True, tag="ReportActive"):
@@ -189,6 +201,7 @@ MARKET_MESSAGES: Final[tuple[type[Message], ...]] = (
     PostBond,
     WithdrawBond,
     Heartbeat,
+    ReportPulling,
     ReportActive,
     ReportDown,
     ReportUp,

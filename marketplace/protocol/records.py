@@ -130,10 +130,11 @@ class Order(msgspec.Struct, frozen=True):
     state: OrderState
 
 
-class Lease(msgspec.Struct, frozen=True):
+class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A bid taken by an order. `rate_per_hour` is fixed at the match; money is metered by the ledger's meter of the same id.
 
     `devices` come in the order of the group's units, replica by replica. `hold_per_hour` is never over the rate.
+    A field that has a default came with protocol 2: it is left out while it has that value.
     """
 
     activated_ms: int
@@ -152,6 +153,8 @@ class Lease(msgspec.Struct, frozen=True):
     oseq: int
     owner: str
     provider: str
+    pulling_ms: int = 0
+    """Since when its provider pulls the images of this generation, block time; 0: it does not."""
     rate_per_hour: int
     reason: str
     released: bool

@@ -79,7 +79,7 @@ class Terms(_Part, frozen=True):
     """Terms of a bid: what a pull longer than promised is billed at, the longest lease (0: no end), and the shortest.
 
     A tenant who ends an active lease before the shortest duration pays for the rest of it; only a group that says that it
-    runs that long (`duration_ms`) takes such a bid. The field is left out where there is none.
+    accepts that (`most_bound_ms`) takes such a bid. The field is left out where there is none.
     """
 
     hold_per_hour: Amount = "0"
@@ -138,8 +138,8 @@ class Group(_Part, frozen=True):
 
     `limit_per_hour` is the most the whole group may cost, in micro-units. `selection` is `automatic`, or `manual`:
     the tenant takes a bid by hand. `deadline_ms` is block time after which an open order is closed (0: none).
-    `duration_ms` is how long a lease must be allowed to run (0: no promise asked), and the longest shortest term that is
-    accepted of a bid.
+    `duration_ms` is how long a lease must be allowed to run (0: no promise asked). `bound_ms` is the longest shortest
+    duration that is accepted of a bid; where it is left out, `duration_ms` is that too. Protocol 1 does not know the field.
     """
 
     limit_per_hour: Amount
@@ -150,6 +150,12 @@ class Group(_Part, frozen=True):
     duration_ms: Annotated[int, msgspec.Meta(ge=0, le=2**50)] = 0
     selection: Annotated[str, msgspec.Meta(pattern=r"^(automatic|manual)\Z")] = "automatic"
     signed_by: SignedBy = SignedBy()
+    bound_ms: Annotated[int, msgspec.Meta(ge=0, le=2**50)] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def most_bound_ms(self) -> int:
+        """The longest shortest duration that the group lets itself be bound to."""
+        return self.duration_ms if self.bound_ms is msgspec.UNSET else self.bound_ms
 
 
 def device_id(chain_id: str, uuid: str) -> str:

@@ -40,12 +40,16 @@ def show(address: str | None, key_name: str, node: str, output: str) -> None:
         parameters = client.parameters()
         found = client.account(address)["bonds"]
     rows = [
-        (b["denomination"], *(credits(b[name]) for name in ("balance", "needed", "cut", "leaving")), b["leaves_ms"] or "–")
+        (
+            b["denomination"],
+            *(credits(b[name]) for name in ("balance", "needed", "stays", "cut", "leaving")),
+            b["leaves_ms"] or "–",
+        )
         for b in found
     ]
     asked = credits(parameters["bond_minimum"])
     data = {"address": address, "minimum_per_gpu": str(parameters["bond_minimum"]), "bonds": found}
-    headers = ("MONEY", "BOND", "NEEDED", "CUT", "ASKED BACK", "NOT BEFORE MS")
+    headers = ("MONEY", "BOND", "NEEDED", "MUST STAY", "CUT", "ASKED BACK", "NOT BEFORE MS")
     if output == "table":
         click.echo(f"asked for each GPU on offer: {asked}")
     emit(output, data, headers=headers, rows=rows, names=[b["denomination"] for b in found])
@@ -81,7 +85,8 @@ def post(amount: str, denomination: str | None, key_name: str, node: str, output
 def withdraw(amount: str, denomination: str | None, key_name: str, node: str, output: str) -> None:
     """Ask for AMOUNT credits of the bond, in place of what was asked before; 0 takes the asking back.
 
-    It comes after the cooling time, once no bid and no open lease is left: stop the daemon, or let its bids expire.
+    It comes after the cooling time, as soon as what stays of the bond covers the bids and open leases (gpubid provider bond
+    show); all of it once no bid and no open lease is left: stop the daemon, or let its bids expire.
     """
     from marketplace.cli.amounts import micro_of
     from marketplace.protocol.messages import WithdrawBond
@@ -92,7 +97,7 @@ def withdraw(amount: str, denomination: str | None, key_name: str, node: str, ou
         return
     events = (event for receipt in plain(receipts) for event in receipt["events"])
     due = next((event["leaves_ms"] for event in events if event["kind"] == "BondAsked"), 0)
-    when = f", not before {due} ms of block time and while bids or leases stand on it" if due else ""
+    when = f", not before {due} ms of block time and only beyond what bids and leases hold" if due else ""
     _said(receipts, output, f"asked back {credits(message.amount)}{when}")
 
 

@@ -7,7 +7,7 @@ Expected failures end in the journal (error, count, when to try again), for the 
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import structlog
 
 from ledger.protocol.errors import Rejected
 from marketplace.protocol.errors import MarketCode
-from marketplace.protocol.messages import CloseLease, Release, ReportActive, ReportDown, ReportUp
+from marketplace.protocol.messages import CloseLease, Release, ReportActive, ReportDown, ReportPulling, ReportUp
 from marketplace.protocol.records import LeaseState
 from provider.leases.journal import Journal, JournalFailed, Manifest
 from provider.leases.ledger import Ledger, LedgerUnreachable
@@ -33,6 +33,7 @@ from provider.leases.model import (
     Slot,
     Start,
     Stop,
+    Wanted,
     slot_of,
 )
 from provider.leases.plan import Policy, backoff_ms
@@ -190,7 +191,8 @@ class Executor:
             return  # closed or updated meanwhile: the plan is asked again
         network = self._prepares.submit(self.runtime.ensure_network, action.lease)
         try:
-            images = self._images(group)
+            with self._telling_of_pull(action, entry.wanted):
+                images = self._images(group)
         finally:
             network.result()
         self.journal.change(action.lease, durable=False, phase=Phase.STARTING)
@@ -212,6 +214,35 @@ class Executor:
         group = self.group(lease)
         if group is not None:
             self._images(group)
+
+    @contextlib.contextmanager
+    def _telling_of_pull(self, action: Start, wanted: Wanted) -> Iterator[None]:
+        """While images are readied: a pull that lasts is told to the ledger, from a thread of its own."""
+        if wanted.state is not LeaseState.MATCHED or wanted.pulling_ms:
+            yield
+            return
+        ready = threading.Event()
+        threading.Thread(target=self._tell_of_pull, args=(action, ready), name="pull", daemon=True).start()
+        try:
+            yield
+        finally:
+            ready.set()
+
+    def _tell_of_pull(self, action: Start, ready: threading.Event) -> None:
+        """Report the pull once, unless it is over before; the journal hears of it with the ledger's next answer."""
+        pause_ms = self.policy.pull_report_ms
+        while not ready.wait(pause_ms / 1000):
+            try:
+                self.ledger.send(ReportPulling(generation=action.generation, lease=action.lease))
+            except LedgerUnreachable:
+                pause_ms = RETRY_MS
+            except Rejected as error:
+                # A chain of older rules knows no such report; a lease that moved on needs none.
+                log.info("the pull is not on the ledger", lease=action.lease, code=int(error.code), detail=error.detail)
+                return
+            else:
+                log.info("reported", lease=action.lease, kind="pulling")
+                return
 
     def _images(self, group: ManifestGroup) -> dict[str, Image]:
         wanted = {service.image: service.login for service in group.services}

@@ -97,6 +97,7 @@ def wanted_of(view: dict[str, Any]) -> Wanted:
         funded_until_ms=view["dry_at_ms"],
         released=view["released"],
         reason=view["reason"],
+        pulling_ms=view.get("pulling_ms", 0),
     )
 
 

@@ -37,6 +37,8 @@ class Wanted(msgspec.Struct, frozen=True):
     funded_until_ms: int | None = None
     released: bool = False
     reason: str = ""
+    pulling_ms: int = 0
+    """Since when we said that its images are pulled; 0: we did not."""
 
 
 class Slot(msgspec.Struct, frozen=True, order=True):

@@ -34,6 +34,8 @@ class Policy(msgspec.Struct, frozen=True):
 
     manifest_ms: int = 60_000
     """A lease whose manifest does not come in this time is closed."""
+    pull_report_ms: int = 2_000
+    """A pull that lasts longer is reported, once a generation: the lease then has longer to start."""
     settle_ms: int = 300
     """Containers must run for this long before the lease is reported active."""
     start_failures: int = 5

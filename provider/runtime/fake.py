@@ -1,7 +1,7 @@
 """A container engine in memory, with the real one's manners: for tests of what stands above the port.
 
 It understands a few programs (`echo`, `true`, `false`, `sleep`, `cat`, `exit`), enough to have output, exit codes and
-containers that stay. Faults are switches: `down`, `missing_images`, `refuse`, `taken_ports`.
+containers that stay. Faults are switches: `down`, `missing_images`, `slow_images`, `refuse`, `taken_ports`.
 """
 
 import hashlib
@@ -132,6 +132,8 @@ class FakeRuntime:
         self.down = False
         """True: the engine does not answer."""
         self.missing_images: set[str] = set()
+        self.slow_images: dict[str, threading.Event] = {}
+        """Reference → set when its pull is to end."""
         self.refuse: dict[str, str] = {}
         """Service name → why the engine will not start it."""
         self.taken_ports: set[int] = set()
@@ -153,8 +155,10 @@ class FakeRuntime:
         return EngineInfo("0", "1.44", "/", "memory", "2", ("runc",), ("seccomp",), (), True)
 
     def ensure_image(self, reference: str, credentials: Credentials | None = None) -> Image:
-        """Any image is there, but for `missing_images`."""
+        """Any image is there, but for `missing_images`; one of `slow_images` once it has come."""
         self._ask()
+        if reference in self.slow_images:
+            self.slow_images[reference].wait()
         if reference in self.missing_images:
             raise StartFailed("image_failed", f"no such image: {reference}")
         digest = "sha256:" + hashlib.sha256(reference.encode()).hexdigest()

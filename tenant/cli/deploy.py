@@ -229,6 +229,7 @@ def quote(file: str, strict: bool, ignore_auditors: bool, node: str, output: str
     """Say what FILE would cost now, group by group, or why nothing fits."""
     import msgspec
 
+    from marketplace.cli.terms import in_words
     from marketplace.client import NodeClient
 
     sdl = load(file, strict=strict)
@@ -239,8 +240,9 @@ def quote(file: str, strict: bool, ignore_auditors: bool, node: str, output: str
     for group, found in zip(groups, quotes, strict=True):
         price = f"{credits(found['rate_per_hour'])}" if found["rate_per_hour"] else "–"
         who = f"{found['provider']} {found['host']}" if found["rate_per_hour"] else found["nearest"]
-        rows.append((found["group"], price, credits(group.limit_per_hour), found["fitting"], who))
-    headers = ("GROUP", "CREDITS/H", "LIMIT", "FITTING", "CHEAPEST, OR THE NEAREST MISS")
+        terms = in_words(found["least_ms"], found["most_ms"], found["hold_per_hour"])
+        rows.append((found["group"], price, credits(group.limit_per_hour), found["fitting"], terms, who))
+    headers = ("GROUP", "CREDITS/H", "LIMIT", "FITTING", "TERMS", "CHEAPEST, OR THE NEAREST MISS")
     emit(output, quotes, text=columns(headers, rows), names=[str(q["group"]) for q in quotes])
     if not all(found["rate_per_hour"] for found in quotes):
         raise CommandFailed("nothing on offer fits now", Exit.FAILURE, fix="an order would wait; see the nearest miss above")

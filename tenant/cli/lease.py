@@ -64,6 +64,12 @@ def _facts(item: dict[str, Any]) -> dict[str, object]:
         "cost": f"{credits(item['cost'])} credits",
         "paid": f"{credits(item['paid'])} credits",
     }
+    if item["pulling_ms"]:
+        lasts = max(0, item["time_ms"] - item["pulling_ms"])
+        facts["pulling"] = f"for {lasts / 1000:.0f} s, held at {credits(item['hold_per_hour'])} credits/h"
+    if item["hold_ms"]:
+        billed = "billed if it comes to run or you close it" if item["pulling_ms"] else "billed"
+        facts["hold"] = f"{credits(item['hold_cost'])} credits for {item['hold_ms'] / 1000:.3f} s of pulling, {billed}"
     if item["dry_at_ms"]:
         facts["funded for"] = f"{max(0, item['dry_at_ms'] - item['time_ms']) / 1000:.0f} s"
     for name, digest in item["images"].items():
@@ -254,7 +260,7 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
         if not yes and sys.stdin.isatty() and not click.confirm(f"Close {'deployment' if whole else 'group'} {id}?", err=True):
             raise CommandFailed("nothing was closed")
         bill = flow.close(dseq) if whole else flow.close_group(dseq, gseq)
-    lines = [f"lease {item['id']}\n  paid {credits(item['paid'])} credits" for item in bill["leases"]]
+    lines = [f"lease {item['id']}\n  paid {credits(item['paid'])} credits{_hold(item)}" for item in bill["leases"]]
     facts = {"paid": f"{credits(bill['paid'])} credits", "refunded": f"{credits(bill['refund'])} credits"}
     if int(bill["charged"]):
         facts["charged"] = f"{credits(bill['charged'])} credits"
@@ -289,6 +295,11 @@ def _ending(node: str, id: str, owner: str) -> "CloseDeployment | CloseGroup":
         return CloseDeployment(dseq=dseq)
     say(f"closes group {gseq} only: the deployment and its purse stay until gpubid lease close {dseq}")
     return CloseGroup(dseq=dseq, gseq=gseq)
+
+
+def _hold(item: dict[str, Any]) -> str:
+    """What of a lease's bill was for long pulls."""
+    return f" ({credits(item['hold'])} of its cost for a long pull)" if int(item.get("hold", "0")) else ""
 
 
 def _still_open(found: dict[str, Any], id: str) -> None:

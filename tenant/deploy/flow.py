@@ -271,14 +271,17 @@ class Deployer:
         """Close a deployment: leases ended and paid, the rest refunded. The bill, from the ledger's own events.
 
         Its `purse` says what the whole life of the deployment came to: deposited = paid + charged + withdrawn + refunded;
-        it is None where the node was away by then.
+        it is None where the node was away by then. A lease's `hold` is the part of its cost that long pulls were billed.
         """
         bill = self._bill(self._send(CloseDeployment(dseq=dseq)))
         self.shelf.drop(self.owner, dseq)
         bill["purse"] = None
         with contextlib.suppress(ApiError, Unreachable):
-            purse = self.node.deployment(self.owner, dseq)["purse"]
-            bill["purse"] = {name: purse[name] for name in ("deposited", "paid", "charged", "withdrawn", "refunded")}
+            found = self.node.deployment(self.owner, dseq)
+            bill["purse"] = {name: found["purse"][name] for name in ("deposited", "paid", "charged", "withdrawn", "refunded")}
+            holds = {lease["id"]: lease["hold_cost"] for lease in found["leases"]}
+            for lease in bill["leases"]:
+                lease["hold"] = holds.get(lease["id"], "0")
         return bill
 
     def _bill(self, receipt: Receipt) -> Json:

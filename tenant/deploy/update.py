@@ -63,6 +63,8 @@ def _differences(old: Group, new: Group) -> list[str]:
     if not out and wanted > ports:
         out.append(f"{ports} published ports ordered, {wanted} in the file")
     for what, before, after in (
+        ("time needed in ms", old.duration_ms, new.duration_ms),
+        ("shortest duration accepted in ms", old.most_bound_ms, new.most_bound_ms),
         ("placement attributes", old.attributes, new.attributes),
         ("auditors", msgspec.to_builtins(old.signed_by), msgspec.to_builtins(new.signed_by)),
     ):

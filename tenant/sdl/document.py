@@ -155,12 +155,18 @@ class Price(Part, frozen=True):
 
 
 class Placement(Part, frozen=True):
-    """Where a group may run: attributes as sorted (key, value), auditors, price by compute profile (None: unreadable)."""
+    """Where a group may run: attributes as sorted (key, value), auditors, price by compute profile (None: unreadable).
+
+    `needs_ms` and `accepts_ms` are this market's own: how long it must be allowed to run, and the longest shortest duration
+    that it accepts (None: it does not say).
+    """
 
     attributes: tuple[tuple[str, str], ...] = ()
     all_of: tuple[str, ...] | None = None
     any_of: tuple[str, ...] | None = None
     pricing: Mapping[str, Price | None] = {}
+    needs_ms: int = 0
+    accepts_ms: int | None = None
 
 
 class Run(Part, frozen=True):

@@ -24,6 +24,14 @@ def human_size(value: int) -> str:
     return str(value)
 
 
+def duration(ms: int) -> str:
+    """Milliseconds in the largest unit that is exact: `24h`, `90m`."""
+    for unit, suffix in ((3_600_000, "h"), (60_000, "m"), (1_000, "s")):
+        if ms % unit == 0:
+            return f"{ms // unit}{suffix}"
+    return f"{ms}ms"
+
+
 def gpus_in_words(gpu: Gpu | None) -> str:
     """GPUs of one replica: `2 × nvidia h100 80Gi sxm or nvidia a100`."""
     if gpu is None or not gpu.units:
@@ -77,6 +85,8 @@ def group_facts(sdl: Sdl, where: str) -> dict[str, Any]:
         "signed_by": {"all_of": list(placement.all_of or ()), "any_of": list(placement.any_of or ())},
         "denomination": price.denom,
         "limit_per_hour": str(hour),
+        "needs_ms": placement.needs_ms,
+        "accepts_ms": placement.accepts_ms or 0,
         "limit_per_month": str(hour * HOURS_PER_MONTH),
     }
 
@@ -126,4 +136,10 @@ def words(group: dict[str, Any]) -> list[str]:
         out.append("Attested by all of: " + ", ".join(signed["all_of"]) + ".")
     if signed["any_of"]:
         out.append("Attested by one of: " + ", ".join(signed["any_of"]) + ".")
+    if group["needs_ms"]:
+        out.append(f"A lease must be allowed to last {duration(group['needs_ms'])}.")
+    if group["accepts_ms"]:
+        out.append(
+            f"A shortest duration of up to {duration(group['accepts_ms'])} is accepted: who ends a lease before pays for it."
+        )
     return out

@@ -138,6 +138,15 @@ def limit_per_hour(document: Document, where: str) -> int:
     return int(total * BLOCKS_PER_MONTH // HOURS_PER_MONTH)
 
 
+def _bound(placement: Placement) -> int | msgspec.UnsetType:
+    """The longest shortest duration that is accepted; left out where that means the same, as for a plain file.
+
+    To need a machine for a while is no promise to pay for all of it.
+    """
+    accepts = placement.accepts_ms or 0
+    return msgspec.UNSET if accepts == placement.needs_ms else accepts
+
+
 def _group(document: Document, where: str, runs: list[tuple[str, Run]], ignore_auditors: bool) -> Group:
     placement = document.placement[where]
     units = []
@@ -157,6 +166,8 @@ def _group(document: Document, where: str, runs: list[tuple[str, Run]], ignore_a
             resources=tuple(units),
             attributes=_attributes(placement, tee),
             signed_by=signed_by,
+            duration_ms=placement.needs_ms,
+            bound_ms=_bound(placement),
         ),
         f"the group {where[:60]!r}",
     )

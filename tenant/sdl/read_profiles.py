@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from tenant.sdl.document import Compute, Cpu, Gpu, GpuChoice, Memory, Placement, Price, Volume
 from tenant.sdl.problem import Path, nearest
-from tenant.sdl.quantity import BINARY_SUFFIXES, SUFFIXES, decimal18, milli_cpu, size
+from tenant.sdl.quantity import BINARY_SUFFIXES, SUFFIXES, decimal18, duration_ns, milli_cpu, size
 from tenant.sdl.scalars import BadScalar, unsigned
 from tenant.sdl.tree import MAPPING, SEQUENCE, Node
 from tenant.sdl.values import Field, Values
@@ -379,10 +379,53 @@ def _signed_by(v: Values, node: Node, path: Path) -> dict[str, Any]:
     return v.fields(node, path, {"allOf": Values.texts, "anyOf": Values.texts}) or {}
 
 
+def _duration_ms(text: str) -> int:
+    """A duration in milliseconds, rounded up. Raises BadScalar."""
+    found = duration_ns(text)
+    if found < 0:
+        raise BadScalar("below 0")
+    return -(-found // 1_000_000)
+
+
+def _term(v: Values, node: Node, path: Path) -> int | None:
+    read: Callable[[str], int | None] = _duration_ms
+    return v.raw(node, path, read, None, "a duration: 90m or 24h", f"{path[-1]}: 24h")
+
+
+_OURS: Final[dict[str, Field]] = {"needs": _term, "accepts": _term}
+
+
+def _ours(v: Values, node: Node, path: Path) -> dict[str, Any]:
+    """What is asked of this market alone. The reference ignores the section, so nothing in it may be misspelt in silence."""
+    out: dict[str, Any] = {}
+    node = v.walk.follow(node)
+    if node.null:
+        return out
+    if node.kind != MAPPING:
+        v.wrong(node, path, "a mapping", "write needs: 24h, accepts: 1h")
+        return out
+    for name, key, value in v.walk.entries(node, path):
+        if name in _OURS:
+            out[name] = _OURS[name](v, value, (*path, name))
+            continue
+        v.report.error(
+            "unknown_key",
+            (*path, name),
+            key.at,
+            f"this market knows no {name!r} here",
+            found=name,
+            allowed=", ".join(_OURS),
+            near=nearest(name, tuple(_OURS)),
+            fix="needs: 24h",
+        )
+    return out
+
+
 _PLACEMENT: Final[dict[str, Field]] = {
     "attributes": _placement_attributes,
     "signedBy": _signed_by,
     "pricing": _pricing,
+    "gpubid": _ours,
 }
 
 
@@ -390,10 +433,13 @@ def placement(v: Values, node: Node, path: Path) -> Placement:
     """One placement."""
     got = v.fields(node, path, _PLACEMENT) or {}
     signed = got.get("signedBy") or {}
+    ours = got.get("gpubid") or {}
     return Placement(
         at=node.at,
         attributes=got.get("attributes", ()),
         all_of=signed.get("allOf"),
         any_of=signed.get("anyOf"),
         pricing=got.get("pricing", {}),
+        needs_ms=ours.get("needs") or 0,
+        accepts_ms=ours.get("accepts"),
     )

@@ -173,11 +173,13 @@ _PRICE: Final = _object(
     "denom",
     "amount",
 )
+_TERM: Final = {"type": "string", "pattern": "^[0-9]+(s|m|h)$", "description": "A duration. Akash ignores it."}
 _PLACEMENT: Final = _object(
     {
         "attributes": {"type": "object"},
         "pricing": _map(_PRICE),
         "signedBy": _object({"allOf": _TEXTS, "anyOf": _TEXTS}),
+        "gpubid": _object({"needs": _TERM, "accepts": _TERM}),
     },
     "pricing",
 )

@@ -9,6 +9,8 @@ import pytest
 from ledger import client
 from ledger.engine.embedded import Engine
 from ledger.engine.log import Log
+from ledger.engine.repeats import Repeats
+from ledger.engine.verifying import Verifying
 from ledger.machine.machine import Machine
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Rejected
@@ -54,9 +56,9 @@ def signed_over_what_was_made_of_it(patch: Patch) -> None:
     """What is not canonical is written anew, and the signature is checked over that."""
     real = Codec.decode
 
-    def decode(self: Any, raw: bytes) -> Any:
+    def decode(self: Any, raw: bytes, content: bytes = b"") -> Any:
         try:
-            return real(self, raw)
+            return real(self, raw, content)
         except Rejected:
             try:
                 return real(self, encode(self._decoder.decode(raw)))
@@ -117,14 +119,40 @@ def outbox_cleared_too_early(patch: Patch) -> None:
     patch.setattr(client, "deliver", deliver)
 
 
+def answers_in_another_order(patch: Patch) -> None:
+    """What the verifying processes found in one chunk of a batch is taken for another's."""
+    real = Verifying.finish
+
+    def finish(self: Any) -> list[bytes]:
+        self._batches[0].chunks.reverse()
+        return real(self)
+
+    patch.setattr(Verifying, "finish", finish)
+
+
+def repeats_looked_up_by_the_writer(patch: Patch) -> None:
+    """The writer itself looks into the log for first results."""
+
+    def ask(self: Any, tx_id: str, refusal: Any, _asked: Any, _place: int) -> Any:
+        return self._receipt_of(tx_id) or refusal
+
+    patch.setattr(Repeats, "ask", ask)
+
+
 def bug(plant: Any, *caught_by: str) -> Bug:
     """A bug whose docstring says what it is."""
     return Bug(plant=plant, caught_by=caught_by, why=(plant.__doc__ or "").strip())
 
 
 BUGS: dict[str, Bug] = {
+    "answers-in-another-order": bug(
+        answers_in_another_order, "tests/ledger/engine/test_recovery.py::test_each_of_a_mixed_batch_gets_its_own_answer"
+    ),
     "ack-before-commit": bug(ack_before_commit, f"{CRASH}::test_killed_under_load"),
     "commit-error-ignored": bug(commit_error_ignored, f"{CRASH}::test_a_commit_that_fails_is_not_tried_again"),
+    "repeats-looked-up-by-the-writer": bug(
+        repeats_looked_up_by_the_writer, "tests/ledger/engine/test_repeats.py::test_old_repeats_hold_nobody_up"
+    ),
     "signed-over-re-encoded": bug(
         signed_over_what_was_made_of_it, "tests/ledger/protocol/test_transaction.py::test_hostile_bytes_are_refused"
     ),

@@ -6,7 +6,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from ledger.machine import accounts, admission, bonds, crowding, delegation, escrow, held, purse, remembered, snapshot, tree
+from ledger.machine import (
+    accounts,
+    admission,
+    bonds,
+    buckets,
+    crowding,
+    delegation,
+    escrow,
+    held,
+    machine,
+    purse,
+    remembered,
+    snapshot,
+    tree,
+)
 from ledger.machine.context import Context
 from ledger.machine.store import Store
 from ledger.protocol import keys, proof, transaction
@@ -242,6 +256,22 @@ def spent_never_forgotten(patch: Patch) -> None:
 def bucket_never_empty(patch: Patch) -> None:
     """The rate bucket is always full."""
     patch.setattr(admission, "bucket_at", lambda account, now_ms, burst, refill_per_s: burst * 1000)
+    patch.setattr(buckets.Buckets, "level", staticmethod(lambda account, limits, now_ms: limits[0]))
+
+
+def holdings_count_backwards(patch: Patch) -> None:
+    """Money that comes in fills the rate bucket as if it had always been there."""
+    patch.setattr(buckets.Buckets, "settled", lambda self, account, denomination, gained, now_ms: account)
+
+
+def opening_is_free(patch: Patch) -> None:
+    """A new account's first transactions come from nowhere."""
+    patch.setattr(buckets, "_OPENING", frozenset())
+
+
+def newer_rules_at_once(patch: Patch) -> None:
+    """Messages of newer rules are taken before their height."""
+    patch.setattr(machine.Machine, "_check_known", lambda self, transaction, protocol: None)
 
 
 def another_chain(patch: Patch) -> None:
@@ -337,6 +367,7 @@ def bug(plant: Callable[[Patch], None], *caught_by: str) -> Bug:
     return Bug(plant=plant, caught_by=caught_by, why=(plant.__doc__ or "").strip())
 
 
+BUCKETS = f"{MACHINE}/test_buckets.py"
 ESCROW = f"{MACHINE}/test_escrow.py"
 HELD = f"{MACHINE}/test_held.py"
 BONDS = "tests/marketplace/market/test_bonds.py"
@@ -378,5 +409,8 @@ BUGS: dict[str, Bug] = {
     "delegates-change-keys": bug(delegates_change_keys, f"{TRANSACTIONS}::test_own_keys_stay_with_the_owner"),
     "spent-never-forgotten": bug(spent_never_forgotten, f"{TRANSACTIONS}::test_delegation_holds_for_its_verbs_time_and_day"),
     "bucket-never-empty": bug(bucket_never_empty, f"{TRANSACTIONS}::test_rate_bucket_refills_by_the_millisecond"),
+    "holdings-count-backwards": bug(holdings_count_backwards, f"{BUCKETS}::test_moving_money_gains_nothing"),
+    "opening-is-free": bug(opening_is_free, f"{BUCKETS}::test_who_opens_an_account_pays_for_its_first_transactions"),
+    "newer-rules-at-once": bug(newer_rules_at_once, f"{MACHINE}/test_upgrade.py"),
     "another-chain": bug(another_chain, f"{MACHINE}/test_codes.py::test_rotation_is_for_one_chain"),
 }

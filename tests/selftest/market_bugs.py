@@ -3,15 +3,30 @@
 import pytest
 
 from ledger.machine import escrow
-from marketplace.market import bonds, book, claims, devices, leases, liveness, matching, orders, placement, pricing, reports
+from marketplace.market import (
+    bonds,
+    book,
+    claims,
+    devices,
+    leases,
+    liveness,
+    matching,
+    orders,
+    placement,
+    pricing,
+    pulls,
+    reports,
+)
 from marketplace.market.devices import Choice
 from marketplace.market.placement import Free
+from marketplace.protocol.resources import Group
 from tests.selftest.bug import Bug
 
 LEASES = "tests/marketplace/market/test_leases.py::"
 MATCHING = "tests/marketplace/market/test_matching.py::"
 PRICING = "tests/marketplace/market/test_pricing.py::"
 BONDS = "tests/marketplace/market/test_bonds.py::"
+PULLS = "tests/marketplace/market/test_pulls.py::"
 CODES = "tests/marketplace/market/test_codes.py::"
 
 
@@ -205,6 +220,36 @@ def term_owed_after_a_fault(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(escrow, "close_meter", lambda ctx, id, *, early=False: real(ctx, id, early=True))
 
 
+def failed_pull_billed(patch: pytest.MonkeyPatch) -> None:
+    """Whoever ends a lease that is being pulled, its provider gets the hold."""
+    real = pulls.close
+
+    def wrong(ctx, lease, *, billed):  # type: ignore[no-untyped-def]
+        del billed
+        return real(ctx, lease, billed=True)
+
+    patch.setattr(pulls, "close", wrong)
+
+
+def hold_runs_through_a_gap(patch: pytest.MonkeyPatch) -> None:
+    """The hold is billed for time in which the chain stood still."""
+    patch.setattr(pulls, "stood_still", lambda ctx, last_ms: None)
+
+
+def need_binds(patch: pytest.MonkeyPatch) -> None:
+    """Who needs a machine for a day is bound to pay for a day."""
+    patch.setattr(Group, "most_bound_ms", property(lambda group: group.duration_ms))
+
+
+def leases_hold_no_bond(patch: pytest.MonkeyPatch) -> None:
+    """A part of a bond leaves that a fault of an open lease could still cost."""
+
+    def wrong(store, provider, denomination):  # type: ignore[no-untyped-def]
+        return bonds.needed(store, bonds.minimum_of(store), provider, denomination)
+
+    patch.setattr(bonds, "demanded", wrong)
+
+
 BUGS: dict[str, Bug] = {
     "market-double-sold-device": Bug(
         double_sold_device, (LEASES + "test_capacity_is_free_only_after_release",), "a device is leased twice"
@@ -277,5 +322,17 @@ BUGS: dict[str, Bug] = {
     ),
     "market-squatted-device": Bug(
         squatted_device, (CODES + "test_two_hosts_do_not_offer_one_device",), "one GPU is on offer twice"
+    ),
+    "market-failed-pull-billed": Bug(
+        failed_pull_billed, (PULLS + "test_a_pull_that_comes_to_nothing_costs_nothing",), "a pull that never ends pays"
+    ),
+    "market-hold-runs-through-a-gap": Bug(
+        hold_runs_through_a_gap, (PULLS + "test_a_gap_between_blocks_is_not_billed",), "a chain that stood still costs tenants"
+    ),
+    "market-need-binds": Bug(
+        need_binds, (BONDS + "test_a_group_says_what_it_lets_itself_be_bound_to",), "a term binds who did not see it"
+    ),
+    "market-leases-hold-no-bond": Bug(
+        leases_hold_no_bond, (BONDS + "test_an_open_lease_holds_its_dearest_cut",), "nothing is left to cut"
     ),
 }  # fmt: skip

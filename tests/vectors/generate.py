@@ -15,13 +15,14 @@ from ledger.machine.machine import Machine
 from ledger.protocol import keys
 from ledger.protocol.block import Header, Receipt
 from ledger.protocol.encoding import encode
-from ledger.protocol.genesis import Genesis
-from ledger.protocol.messages import Delegate, Deposit, SetParameter, Settle, Transfer
+from ledger.protocol.genesis import Allocation, Genesis
+from ledger.protocol.messages import Delegate, Deposit, SetParameter, Settle, Transfer, Upgrade
 from ledger.protocol.receipts import sign_checkpoint, sign_receipt, statement_bytes
 from ledger.protocol.transaction import rotation_bytes
 from marketplace.market.module import Market
 from tests.ledger import independent
 from tests.ledger.machine.chain import ADA, BOB, CAT, CHAIN, CREDIT, GOVERNOR, START, Chain, User, genesis
+from tests.vectors import market_2
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -33,7 +34,7 @@ def accounts() -> list[dict[str, str]]:
 
 def transactions() -> list[dict[str, Any]]:
     """Signed bytes with their ids."""
-    chain = Chain()
+    chain = Chain(protocol=1)
     raws = {
         "transfer": chain.raw(ADA, Transfer(amount="5", denomination=CREDIT, to=BOB.address)),
         "offline": chain.raw(ADA, Deposit(amount="7", purse="a/1"), nonce="", sequence=1, valid_until=0),
@@ -46,9 +47,9 @@ def transactions() -> list[dict[str, Any]]:
     return [{"name": name, "raw": raw.decode(), "id": chain.machine.codec.decode(raw).id} for name, raw in raws.items()]
 
 
-def history() -> Chain:
-    """A short history that touches each of the ledger's tables."""
-    chain = Chain()
+def history(protocol: int = 1) -> Chain:
+    """A short history that touches each of the ledger's tables, under the rules of a protocol."""
+    chain = Chain(protocol=protocol)
     chain.block(
         chain.sign(ADA, Transfer(amount="5", denomination=CREDIT, to=User("dora").address)),
         chain.sign(GOVERNOR, SetParameter(name="take_rate_ppm", value=10_000)),
@@ -65,9 +66,9 @@ def history() -> Chain:
     return chain
 
 
-def blocks() -> dict[str, Any]:
+def blocks(protocol: int = 1) -> dict[str, Any]:
     """The genesis, the head after the history, the whole state, and the root by the independent builder."""
-    chain = history()
+    chain = history(protocol)
     machine: Machine = chain.machine
     records = {
         f"{table.name}/{table.key(record)}": encode(record).decode()
@@ -76,8 +77,8 @@ def blocks() -> dict[str, Any]:
     }
     minutes = dict(machine._remembered.ids())
     return {
-        "genesis": encode(genesis()).decode(),
-        "genesis_hash": genesis().hash,
+        "genesis": encode(genesis(protocol=protocol)).decode(),
+        "genesis_hash": genesis(protocol=protocol).hash,
         "head": json.loads(encode(machine.head)),
         "head_hash": machine.head.hash,
         "records": records,
@@ -86,9 +87,27 @@ def blocks() -> dict[str, Any]:
     }
 
 
+def upgrade() -> dict[str, Any]:
+    """A chain that goes from protocol 1 to 2 at height 4, and what rate buckets make of the same load on both sides."""
+    poor = User("poor")
+    allocations = [Allocation(address=u.address, amount=a, denomination=CREDIT) for u, a in ((ADA, "20000000"), (GOVERNOR, "9"))]
+    chain = Chain(protocol=1, allocations=tuple(allocations), parameters={"bucket_burst": 50})
+    chain.ok(ADA, Transfer(amount="7", denomination=CREDIT, to=poor.address))
+    chain.ok(GOVERNOR, Upgrade(height=4, protocol=2))
+    heads, codes = [], []
+    for _ in range(3):
+        load = [chain.sign(u, Transfer(amount="1", denomination=CREDIT, to=ADA.address)) for u in (ADA, poor) for _ in range(60)]
+        load += [chain.sign(ADA, Transfer(amount="1", denomination=CREDIT, to=User(f"new {chain.now}").address))]
+        result = chain.block(*load, at=chain.now + 600)
+        heads.append(json.loads(encode(result.header)))
+        codes.append([receipt.code for receipt in result.receipts])
+    records = {user.address: chain.machine.prove(f"account/{user.address}").value for user in (ADA, poor)}
+    return {"heads": heads, "codes": codes, "records": records}
+
+
 def pledges() -> dict[str, Any]:
     """Records of bonds, of earnings held back and of a meter with a shortest term, and the root over all of the state."""
-    chain = Chain(parameters={"backdate_ms": 0})
+    chain = Chain(parameters={"backdate_ms": 0}, protocol=1)
     chain.act(
         lambda ctx: bonds.post(ctx, BOB.address, CREDIT, 900),
         lambda ctx: bonds.ask_back(ctx, BOB.address, CREDIT, 400, START + 10**6),
@@ -145,10 +164,13 @@ def vectors() -> dict[str, Any]:
         },
         "transactions": transactions(),
         "state": blocks(),
+        "state-2": blocks(protocol=2),
+        "upgrade": upgrade(),
         "proofs": proofs(),
         "pledges": pledges(),
         "log": log(),
         "receipts": receipts(),
+        "market-2": market_2.story(),
     }
 
 

@@ -18,7 +18,7 @@ from tests.ledger import independent
 from tests.vectors.generate import vectors
 
 FOLDER = Path(__file__).resolve().parent
-NAMES = ["accounts", "transactions", "state", "proofs", "pledges", "log", "receipts"]
+NAMES = ["accounts", "transactions", "state", "state-2", "upgrade", "proofs", "pledges", "log", "receipts", "market-2"]
 
 
 def golden(name: str) -> Any:
@@ -44,9 +44,10 @@ def test_stored_transactions_decode() -> None:
         assert keys.address_of(bytes.fromhex(item["key"])) == item["address"]
 
 
-def test_stored_state_has_its_root() -> None:
+@pytest.mark.parametrize("name", ["state", "state-2"])
+def test_stored_state_has_its_root(name: str) -> None:
     """The independent builder gets the head's root from the stored records and ids."""
-    state = golden("state")
+    state = golden(name)
     records = {key: value.encode() for key, value in state["records"].items()}
     minutes = {int(minute): ids for minute, ids in state["ids"].items()}
     assert independent.state_root(records, minutes) == state["head"]["state_root"] == state["independent_root"]

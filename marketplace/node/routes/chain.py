@@ -13,6 +13,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import Response, StreamingResponse
 
 from ledger.protocol.encoding import encode
+from ledger.protocol.genesis import PROTOCOL
 from marketplace.node import views
 from marketplace.node.answers import documented, json, ref
 from marketplace.node.composition import Serving
@@ -31,8 +32,8 @@ Height = Annotated[int, Path(ge=0, le=2**53 - 1, description="Height of a block,
 
 @router.get("/v1/status", responses=documented(ref("Status")))
 async def status(node: Serving) -> Response:
-    """Where the chain stands; `time_ms` is block time as it runs now."""
-    head = node.engine.head
+    """Where the chain stands; `time_ms` is block time as it runs now, `protocol_known` the newest rules the node knows."""
+    head, planned = node.engine.head, node.engine.planned_upgrade
     return json(
         {
             "chain_id": head.chain_id,
@@ -41,6 +42,9 @@ async def status(node: Serving) -> Response:
             "state_root": head.state_root,
             "hash": head.hash,
             "protocol": head.protocol,
+            "protocol_known": PROTOCOL,
+            "upgrade_height": planned[0] if planned else 0,
+            "upgrade_protocol": planned[1] if planned else 0,
             "node_key": node.key_hex,
             "dev": node.engine.genesis.dev,
             "faucet": node.faucet is not None,
@@ -92,6 +96,14 @@ def block(node: Serving, height: Height) -> Response:
     if found is None:
         raise pruned(node.engine.first_height) if 0 < height < node.engine.first_height else missing("block", str(height))
     return json(views.block(list(found.raws), found.result))
+
+
+@router.get("/v1/blocks/{height}/checkpoint", responses=documented(ref("Checkpoint"), 404))
+def checkpoint_of(node: Serving, height: Height) -> Response:
+    """A block, signed by the node."""
+    if not node.engine.first_height <= height <= node.engine.head.height:
+        raise pruned(node.engine.first_height) if 0 < height < node.engine.first_height else missing("block", str(height))
+    return json(node.notary.checkpoint_of(height))
 
 
 @router.get("/v1/proofs/{table}/{key:path}", responses=documented(ref("Proved"), 404))

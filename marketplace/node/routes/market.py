@@ -7,7 +7,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from ledger.machine.accounts import ACCOUNTS
+from ledger.machine.accounts import ACCOUNTS, Account
 from ledger.machine.purse import PURSES
 from ledger.machine.store import Store, Table
 from ledger.protocol.errors import Code, Rejected
@@ -65,8 +65,13 @@ def _one(node: Node, table: Table[R], key: str, view: Callable[[Store, R, int], 
 
 @router.get("/v1/accounts/{address}", responses=documented(ref("Account"), 404))
 def account(node: Serving, address: Address) -> Response:
-    """An account: balances, sequence, and the keys that may act for it."""
-    return _one(node, ACCOUNTS, address, lambda s, r, _: views.account(s, r), "account", Code.ACCOUNT_NOT_FOUND)
+    """An account: balances, sequence, the keys that may act for it, and how many transactions it may send."""
+    machine = node.engine.machine
+
+    def view(store: Store, record: Account, now_ms: int) -> Any:
+        return views.account(store, record, machine.allowance(record, now_ms))
+
+    return _one(node, ACCOUNTS, address, view, "account", Code.ACCOUNT_NOT_FOUND)
 
 
 @router.get("/v1/providers", responses=documented(listed("Provider")))

@@ -27,6 +27,7 @@ from ledger.protocol.messages import (
 from ledger.protocol.money import MAX_AMOUNT
 from ledger.protocol.transaction import rotation_bytes
 from tests.ledger.machine.chain import ADA, BOB, CAT, CHAIN, CREDIT, GOVERNOR, ISSUER, START, Chain, User, refused
+from tests.ledger.machine.test_upgrade import Gated, Wave
 
 KEY = User("delegate")
 NOBODY = User("nobody")
@@ -143,6 +144,7 @@ ROWS: list[tuple[Code, str, Callable[[], int]]] = [
     (Code.TOO_LARGE, "a megabyte", lambda: refused(Chain().machine.codec.decode, b"{" + b" " * 2**20)),
     (Code.ID_CONFLICT, "a purse id twice", conflict),
     (Code.BUCKET_FULL, "a full bucket", crowded),
+    (Code.UNKNOWN_MESSAGE, "a message of newer rules", lambda: Chain((Gated(),), protocol=1).send(ADA, Wave()).code),
     (Code.INSUFFICIENT_FUNDS, "more than there is", lambda: Chain().send(ADA, transfer(10**12 + 1)).code),
     (
         Code.INSUFFICIENT_FUNDS,
@@ -212,7 +214,7 @@ def test_codes_keep_their_numbers() -> None:
     numbers = {
         "OK": 0, "MALFORMED": 100, "WRONG_CHAIN": 101, "EXPIRED": 102, "VALID_TOO_LONG": 103, "BAD_SIGNATURE": 104,
         "KEY_REFUSED": 105, "ACCOUNT_NOT_FOUND": 106, "NOT_AUTHORISED": 107, "ALREADY_APPLIED": 108, "BAD_SEQUENCE": 109,
-        "RATE_LIMITED": 110, "TOO_LARGE": 111, "ID_CONFLICT": 112, "BUCKET_FULL": 113,
+        "RATE_LIMITED": 110, "TOO_LARGE": 111, "ID_CONFLICT": 112, "BUCKET_FULL": 113, "UNKNOWN_MESSAGE": 114,
         "INSUFFICIENT_FUNDS": 200, "AMOUNT_REFUSED": 201,
         "DENOMINATION_NOT_FOUND": 202, "SPEND_LIMIT": 203, "DELEGATION_NOT_FOUND": 204, "NOT_ISSUER": 205,
         "NOT_GOVERNANCE": 206, "PARAMETER_REFUSED": 207, "VERSION_MISMATCH": 208, "ADDRESS_REFUSED": 209,

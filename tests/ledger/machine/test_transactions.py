@@ -10,7 +10,7 @@ from ledger.protocol import keys
 from ledger.protocol.block import ZERO_HASH
 from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.events import DelegationEnded, Upgraded
-from ledger.protocol.genesis import Allocation
+from ledger.protocol.genesis import PROTOCOL, Allocation
 from ledger.protocol.messages import Burn, Delegate, Mint, Revoke, RotateKey, SetParameter, Transfer, Upgrade
 from ledger.protocol.transaction import rotation_bytes
 from tests.ledger.machine.chain import ADA, BOB, CHAIN, CREDIT, GOVERNOR, ISSUER, START, Chain, User, genesis, refused
@@ -215,7 +215,8 @@ def test_parameters_change_at_once_and_roll_back() -> None:
 
 def test_upgrade_at_its_height(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planned rules hold from their height; software that does not know them stops there and says what to do."""
-    chain = Chain()
+    monkeypatch.setattr("ledger.protocol.genesis.PROTOCOL", 1)
+    chain = Chain(protocol=1)
     chain.ok(GOVERNOR, Upgrade(height=3, protocol=2))
     assert chain.block().header.protocol == 1
     old = Machine.restore(chain.machine.genesis, (chain.probe,), chain.machine.snapshot())
@@ -248,7 +249,7 @@ def test_a_block_chains_to_the_one_before() -> None:
         {"denominations": genesis().denominations * 2},
         {"allocations": (Allocation(address=ADA.address, amount=str(2**63 - 1), denomination=CREDIT),) * 2},
         {"governance": ADA.address[:-1] + ("q" if ADA.address[-1] != "q" else "p")},
-        {"protocol": 2},
+        {"protocol": PROTOCOL + 1},
     ],
     ids=["unknown-parameter", "parameter-out-of-bounds", "denomination-twice", "too-much-money", "bad-address", "unknown-rules"],
 )

@@ -30,6 +30,7 @@ def test_money_moves(node: str, tmp_path: Path) -> None:
     user.ok("account", "transfer", other, "1.5")
     assert user.json("account", "show", other)["balances"] == {"ucredit": "1500000"}
     assert "998.500000" in user.ok("account", "show")
+    assert "2000 at most), 12000 a minute" in user.ok("account", "show")
     poor = user.run("account", "transfer", own, "2", "--from", "other")
     assert poor.returncode == 5
     assert "→" in poor.stderr
@@ -40,6 +41,24 @@ def test_money_moves(node: str, tmp_path: Path) -> None:
     user.ok("account", "revoke", "other")
     assert user.json("account", "show")["delegations"] == []
     assert user.run("account", "deposit", "1", "1").returncode == 3
+
+
+def test_an_upgrade_is_planned_by_hand(tmp_path: Path) -> None:
+    """Governance plans it with `tx`; the status tells of it, and an older message goes on until then."""
+    with listening(tmp_path / "chain") as live:
+        operator, user = Typist(tmp_path / "chain", live.url), Typist(tmp_path, live.url)
+        known = user.json("node", "status")
+        assert (known["protocol"], known["upgrade_height"]) == (known["protocol_known"], 0)
+        plan = json.dumps({"type": "Upgrade", "height": 10**6, "protocol": known["protocol"] + 1})
+        (tmp_path / "plan").write_text(operator.ok("tx", "create", plan, "--from", "faucet"))
+        (tmp_path / "signed").write_text(operator.ok("tx", "sign", str(tmp_path / "plan"), "--from", "faucet"))
+        user.ok("tx", "send", str(tmp_path / "signed"))
+        found = user.json("node", "status")
+        assert (found["upgrade_height"], found["upgrade_protocol"]) == (10**6, known["protocol"] + 1)
+        assert found["protocol"] == known["protocol"]
+        user.key()
+        assert user.run("tx", "create", plan).returncode == 0
+        user.ok("account", "faucet")
 
 
 def test_the_market_lists(node: str, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import random
 
+from msgspec import UNSET
+
 from ledger.machine.escrow import PURSES
 from ledger.protocol.messages import Deposit, Message, SetParameter, Settle, Withdraw
 from marketplace.market.tables import BIDS, DEPLOYMENTS, HOSTS, LEASES, ORDERS
@@ -31,6 +33,8 @@ class Chaos:
             bond_cut_activation=CREDIT // 2,
             bond_cut_early=CREDIT // 3,
             bond_cut_silence=3 * CREDIT,
+            pull_free_ms=self.rng.choice((0, 1, 120_000)),
+            pull_most_ms=600_000,
         )
         for who in PROVIDERS:
             self.world.provider(who, region=self.rng.choice(("eu", "us")))
@@ -114,6 +118,7 @@ class Chaos:
             attributes={"region": "eu"} if rng.random() < 0.2 else {},
             signed_by=SignedBy(any_of=(ADDRESS["aud"],)) if rng.random() < 0.1 else SignedBy(),
             duration_ms=rng.choice((0, 300_000, 300_000)),
+            bound_ms=300_000 if rng.random() < 0.1 else UNSET,
             selection="manual" if rng.random() < 0.1 else "automatic",
             deadline_ms=self.world.now + 900_000 if rng.random() < 0.1 else 0,
         )
@@ -135,6 +140,8 @@ class Chaos:
         lease = self.world.lease(id)
         who = NAME_OF[lease.provider]
         if lease.state is LeaseState.MATCHED:
+            if self.rng.random() < (0.1 if lease.pulling_ms else 0.4):
+                return who, m.ReportPulling(generation=self.generation(id), lease=id)
             return who, self.world.report(id, self.generation(id))
         if lease.state is LeaseState.ACTIVE and self.rng.random() < 0.3:
             since = self.world.now - self.rng.choice((0, 1, 30_000, 10**7))
@@ -154,6 +161,10 @@ class Chaos:
         id = self.lease()
         if id is None or self.rng.random() < 0.4:
             return self.report()
+        pulled = self.world.machine.store.find(LEASES, "pulling", True)
+        if pulled and self.rng.random() < 0.5:
+            lease = self.rng.choice(pulled)
+            return NAME_OF[lease.provider], self.world.end(LEASES.key(lease), self.rng.choice(("image_failed", "host_failed")))
         if self.world.lease(id).state is LeaseState.MATCHED:
             return NAME_OF[self.world.lease(id).provider], self.world.end(id, "manifest_missing")
         return NAME_OF[self.world.lease(id).provider], self.world.end(

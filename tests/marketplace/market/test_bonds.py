@@ -2,19 +2,23 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from ledger.machine import escrow
 from ledger.machine.accounts import balance
 from ledger.machine.bonds import Bond, bond_of
+from ledger.machine.machine import Machine
 from ledger.protocol.errors import Code
 from ledger.protocol.events import BondCut, BondReturned
-from ledger.protocol.messages import Deposit, SetParameter, Withdraw
+from ledger.protocol.messages import Deposit, SetParameter, Upgrade, Withdraw
+from marketplace.market.module import Market
+from marketplace.market.quote import quote
 from marketplace.protocol import messages as m
 from marketplace.protocol.errors import MarketCode
 from marketplace.protocol.events import BidGone, LeaseEnded
 from marketplace.protocol.records import LeaseState, OrderState
-from tests.marketplace.market.world import ADDRESS, CREDIT, HOUR, World, device, group, offer, prices
+from tests.marketplace.market.world import ADDRESS, CREDIT, HOUR, World, device, genesis, group, offer, prices, unit
 
 RICH = 10**6 * CREDIT
 MINUTE = 60_000
@@ -24,7 +28,7 @@ CUTS = {"bond_cut_activation": 2 * CREDIT, "bond_cut_early": 3 * CREDIT, "bond_c
 
 def bonded(posted: int = 20 * CREDIT, **parameters: int) -> World:
     """A market that asks 10 credits a GPU, and a provider with that bond and a bid of one GPU."""
-    world = World(bond_minimum=10 * CREDIT, **{**CUTS, **parameters})
+    world = World(**{"bond_minimum": 10 * CREDIT, **CUTS, **parameters})
     world.provider()
     world.ok("pat", m.PostBond(amount=str(posted), denomination="ucredit"))
     world.host()
@@ -245,6 +249,95 @@ def test_asking_again_replaces_what_was_asked() -> None:
     assert bond(world).returned == 2
 
 
+def test_a_part_leaves_while_leases_are_open() -> None:
+    """What stays covers the bids and the dearest cut of the open leases: the rest leaves at the end of the cooling time."""
+    world = bonded(posted=25 * CREDIT, bond_cooling_ms=MINUTE)
+    id = world.active()
+    world.ok("pat", ask(15 * CREDIT))
+    asked = world.now
+    world.live_until(asked + MINUTE - 1, "pat")
+    assert bond(world).balance == 25 * CREDIT
+    world.live_until(asked + MINUTE, "pat")
+    assert (bond(world).balance, bond(world).returned, held(world, "pat")) == (10 * CREDIT, 15 * CREDIT, -10 * CREDIT)
+    assert world.lease(id).state is LeaseState.ACTIVE
+    world.ok("pat", ask(1))
+    world.live_until(world.now + 2 * MINUTE, "pat")
+    assert bond(world).balance == 10 * CREDIT
+
+
+def bid_shrinks(world: World) -> None:
+    """The provider offers one GPU less; the leased one goes on."""
+    world.bid(bid=offer(device("pat/h1/0")))
+
+
+def bond_grows(world: World) -> None:
+    """The provider adds what is missing."""
+    world.ok("pat", m.PostBond(amount=str(10 * CREDIT), denomination="ucredit"))
+
+
+def bid_goes(world: World) -> None:
+    """The provider offers nothing more; its lease goes on."""
+    world.ok("pat", m.CancelBid(host="h1", version=2))
+
+
+@pytest.mark.parametrize("mend", [bid_shrinks, bond_grows, bid_goes])
+def test_a_part_waits_until_what_stays_is_enough(mend: Callable[[World], None]) -> None:
+    """Two GPUs on offer hold 20; ten more leave whole, in the block in which they are not needed any more."""
+    world = bonded(posted=25 * CREDIT, bond_cooling_ms=MINUTE)
+    world.bid(bid=offer(device("pat/h1/0"), device("pat/h1/1")))
+    world.active()
+    world.ok("pat", ask(10 * CREDIT))
+    world.live_until(world.now + 5 * MINUTE, "pat")
+    assert not world.events(BondReturned)
+    mend(world)
+    assert [event.amount for event in world.events(BondReturned)] == [str(10 * CREDIT)]
+
+
+@pytest.mark.parametrize(("gpus", "price"), [(1, 5), (2, 10), (0, 5)])
+def test_an_open_lease_holds_its_dearest_cut(gpus: int, price: int) -> None:
+    """Also where no minimum is asked, or the bid has gone: what a fault could still cost can not be taken away before."""
+    world = bonded(bond_cooling_ms=MINUTE, bond_minimum=0)
+    devices = [device(f"d{i}") for i in range(2)]
+    world.bid(bid=offer(*devices))
+    units = [unit for unit in group().resources for _ in range(gpus)] or [unit()]
+    id = world.active("ann", group(*units))
+    world.ok("pat", m.CancelBid(host="h1", version=2))
+    world.ok("pat", ask((20 - price) * CREDIT + 1))
+    world.live_until(world.now + 5 * MINUTE, "pat")
+    assert not world.events(BondReturned)
+    world.ok("pat", ask((20 - price) * CREDIT))
+    world.live_until(world.now + 5 * MINUTE, "pat")
+    assert bond(world).balance == price * CREDIT
+    world.run_until(world.now + 14 * MINUTE)
+    assert (world.lease(id).reason, bond(world).balance, bond(world).cut) == ("silence", 0, price * CREDIT)
+
+
+def test_only_leases_in_its_money_hold_a_bond() -> None:
+    """A lease that is paid in another denomination holds nothing of this one."""
+    world = bonded(bond_cooling_ms=MINUTE, bond_minimum=0)
+    world.active()
+    world.ok("pat", m.PostBond(amount=str(CREDIT), denomination="uother"))
+    world.ok("pat", m.WithdrawBond(amount=str(CREDIT), denomination="uother"))
+    world.live_until(world.now + 2 * MINUTE, "pat")
+    assert bond(world, "uother").balance == 0
+
+
+def test_under_protocol_1_a_part_waits_like_the_whole() -> None:
+    """The older rules: any bid or open lease holds all of the bond."""
+    fields = {**CUTS, "bond_minimum": 10 * CREDIT, "bond_cooling_ms": MINUTE}
+    world = World(Machine(msgspec.structs.replace(genesis(**fields), protocol=1), [Market()]))
+    world.provider()
+    world.ok("pat", m.PostBond(amount=str(25 * CREDIT), denomination="ucredit"))
+    world.host()
+    world.ok("pat", ask(CREDIT))
+    world.live_until(world.now + 5 * MINUTE, "pat")
+    world.bid()
+    assert not world.events(BondReturned)
+    world.ok("lee", Upgrade(height=world.machine.head.height + 2, protocol=2))
+    world.bid()
+    assert [event.amount for event in world.events(BondReturned)] == [str(CREDIT)]
+
+
 # The shortest terms of bids
 
 
@@ -265,7 +358,7 @@ def test_a_shortest_term_is_only_for_who_asks_for_it() -> None:
     deployment = world.deploy("ann", group(duration_ms=10 * HOUR - 1))
     order = world.order(f"{deployment}/1/1")
     assert order.refusals == {"duration": 1}
-    assert "leases for at least 36000000 ms, 35999999 ms asked: ask for that duration" in order.nearest
+    assert "leases for at least 10h, 35999999ms accepted: accept 10h" in order.nearest
     assert world.leases(world.deploy("bob", LONG))
 
 
@@ -315,3 +408,28 @@ def test_a_dearer_bid_without_a_term_serves_a_poor_purse() -> None:
     world.host("pol", "h9", price=prices(gpu=3 * CREDIT))
     (lease,) = world.leases(world.deploy("ann", LONG, deposit=10 * CREDIT))
     assert lease.provider == ADDRESS["pol"]
+
+
+@pytest.mark.parametrize(("bound_ms", "fits"), [(10 * HOUR, True), (10 * HOUR - 1, False), (0, False)])
+def test_a_group_says_what_it_lets_itself_be_bound_to(bound_ms: int, fits: bool) -> None:
+    """What a group needs and what it is bound to are two things: to need a day is no promise to pay for it."""
+    world = termed()
+    deployment = world.deploy("ann", group(duration_ms=24 * HOUR, bound_ms=bound_ms))
+    assert bool(world.leases(deployment)) == fits
+    order = world.order(f"{deployment}/1/1")
+    assert order.refusals == ({} if fits else {"duration": 1})
+    assert fits or "leases for at least 10h, " in order.nearest
+    (quoted,) = quote(world.machine.store, (group(bound_ms=bound_ms),), "ucredit", world.now)
+    assert quoted.refusals == ({"gpu": 1} if fits else {"duration": 1})
+
+
+def test_a_longest_duration_must_reach_what_is_needed() -> None:
+    """A bid that ends leases sooner does not fit, whatever the group accepts; the quote of one that fits tells the terms."""
+    world = World()
+    world.provider()
+    world.host(max_duration_ms=10 * HOUR, min_duration_ms=HOUR, hold_per_hour="7")
+    deployment = world.deploy("ann", group(duration_ms=10 * HOUR + 1, bound_ms=HOUR))
+    assert world.order(f"{deployment}/1/1").refusals == {"duration": 1}
+    assert "leases for at most 10h, 36000001ms needed: shorten that" in world.order(f"{deployment}/1/1").nearest
+    (quoted,) = quote(world.machine.store, (group(duration_ms=10 * HOUR, bound_ms=HOUR),), "ucredit", world.now)
+    assert (quoted.least_ms, quoted.most_ms, quoted.hold_per_hour) == (HOUR, 10 * HOUR, "7")

@@ -11,7 +11,9 @@ import pytest
 from ledger.machine.accounts import ACCOUNTS
 from ledger.machine.bonds import BONDS
 from ledger.machine.escrow import METERS, PURSES
+from ledger.machine.held import HELD
 from ledger.machine.machine import Machine
+from marketplace.market import pulls
 from marketplace.market.module import Market
 from marketplace.market.tables import BIDS, DEPLOYMENTS, DEVICES, HOSTS, LEASES, ORDERS
 from marketplace.protocol.events import (
@@ -76,7 +78,11 @@ def check_money(world: World) -> None:
         meter = store.get(METERS, LEASES.key(lease))
         assert meter is not None
         assert meter.paid == lease.rate_per_hour * meter.up_ms // 3_600_000
-        assert meter.up_ms <= lease.closed_ms - lease.created_ms
+        hold = store.get(METERS, pulls.hold_of(LEASES.key(lease)))
+        held_ms = hold.up_ms if hold is not None else 0
+        assert hold is None or hold.paid == lease.hold_per_hour * held_ms // 3_600_000
+        assert meter.up_ms + held_ms <= lease.closed_ms - lease.created_ms
+    assert not store.count(HELD)
     total = sum(account.balances.get("ucredit", 0) for account in store.scan(ACCOUNTS))
     total += sum(bond.balance for bond in store.scan(BONDS) if bond.denomination == "ucredit")
     assert total == len(NAMES) * 10**12
@@ -136,7 +142,8 @@ def test_chaos_reaches_everything() -> None:
     wanted = {
         "silence", "gap", "gap_over", "purse_dry", "purse_funded", "insufficient_funds", "not_activated", "term_over", "policy",
         "manifest_missing", "owner", "bond", "BondPosted", "BondAsked", "BondReturned", "BondCut", "expired", "cancelled",
-        "deadline", "active", "down", "paused", *(kind.__name__ for kind in MARKET_EVENTS),
+        "deadline", "active", "down", "paused", "pulling", "EarningsHeld", "EarningsRefunded",
+        *(kind.__name__ for kind in MARKET_EVENTS),
     }  # fmt: skip
     missing = wanted - set(seen)
     assert not missing

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from ledger.protocol.encoding import digest, encode
+from ledger.protocol.genesis import PROTOCOL
 from ledger.protocol.keys import verify as good
 from ledger.protocol.proof import Proof
 from ledger.protocol.proof import verify as holds
@@ -197,7 +198,7 @@ def test_the_operators_pages(served: Served) -> None:
     """Health, readiness, version, metrics and documentation answer; the page loads nothing from outside."""
     assert served.get("/healthz") == {"status": "ok"}
     assert served.get("/readyz")["status"] == "ready"
-    assert served.get("/version")["protocol"] == 1
+    assert served.get("/version")["protocol"] == PROTOCOL
     served.get("/v1/parameters")
     text = served.call("GET", "/metrics").text
     for name in ("gpubid_http_requests_total", "gpubid_transactions_total", "gpubid_block_height", "gpubid_lease_records"):

@@ -7,6 +7,7 @@ from ledger.protocol.errors import Rejected
 from ledger.protocol.messages import Message
 from marketplace.protocol.errors import MarketCode
 from marketplace.protocol.messages import CancelBid, Heartbeat, PutBid, RegisterHost, RegisterProvider
+from marketplace.protocol.resources import Terms
 from provider.bidder import BID_MS, GIB, Bidder, Standing, round_down, steady
 from provider.inventory.models import Snapshot
 from provider.inventory.snapshot import probe
@@ -220,3 +221,18 @@ def test_prices_are_exact() -> None:
 
     assert (found.prices.cpu, found.prices.memory, found.prices.gpu["h100"]) == ("100000", "3000000", "2345678")
     assert found.prices.storage == {"*": "1", "ram": "2000"}
+
+
+def test_terms_of_the_price_file_reach_the_bid() -> None:
+    """Minutes, hours and credits become the bid's terms; without a shortest duration the field is left out, as before."""
+    terms = parse("[terms]\nhold = 0.5\nmin_duration_minutes = 90\nmax_duration_hours = 2\n", "x").terms
+    assert terms == Terms(hold_per_hour="500000", max_duration_ms=7_200_000, min_duration_ms=5_400_000)
+    assert PRICES.terms == Terms()
+    assert b"min_duration_ms" not in msgspec.json.encode(PRICES.terms)
+    for wrong, says in (
+        ("min_duration_minutes = 121\nmax_duration_hours = 2", "longer than terms.max_duration_hours"),
+        ("min_duration_minutes = 1.5", "min_duration_minutes must be a whole number"),
+        ("max_duration_hours = true", "max_duration_hours must be a whole number"),
+    ):
+        with pytest.raises(PriceFileWrong, match=says):
+            parse(f"[terms]\n{wrong}\n", "x")

@@ -1,14 +1,20 @@
 """The whole way with real processes and a real engine: node, provider, tenant, container."""
 
+import contextlib
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import docker
+import docker.errors
 import pytest
 
+from ledger.protocol.messages import SetParameter
+from marketplace.node.home import seed_of as seed_of_node
 from tests.processes import Program, User, development_node, eventually, provider
 from tests.provider.daemon.tenant import WEB, Tenant, answer, seed_of
+from tests.provider.runtime.registry import Registry, registry
 
 pytestmark = [pytest.mark.docker, pytest.mark.process]
 
@@ -138,3 +144,43 @@ def test_mistakes_of_the_operator_are_answered(tmp_path: Path, node: str, docker
         assert "make room" in full.stderr
         assert "Traceback" not in full.stderr
         assert program.process.poll() is None
+
+
+@contextmanager
+def slow_shop(docker_url: str, image: str) -> Iterator[Registry]:
+    """A registry with the files of an image; what was pulled from it is removed again."""
+    with contextlib.closing(docker.DockerClient(base_url=docker_url, timeout=60)) as engine:
+        made = engine.containers.create(image)
+        try:
+            files = b"".join(made.export())
+        finally:
+            made.remove()
+        with registry(engine.version()["Arch"], image, files) as shop:
+            yield shop
+        with contextlib.suppress(docker.errors.ImageNotFound):
+            engine.images.remove(f"{shop.host}/stuck/app:1", force=True)
+
+
+def test_a_slow_pull_is_told_and_billed(tmp_path: Path, node: str, docker_url: str, test_image: str) -> None:
+    """While the image does not come the ledger knows of the pull; once it has, the lease runs and has paid for the wait."""
+    prices = tmp_path / "prices.toml"
+    prices.write_text("cpu = 500\n[terms]\nhold = 40\n")
+    governor = seed_of_node(tmp_path / "node" / "node", "faucet", make=False)
+    assert governor is not None
+    with (
+        slow_shop(docker_url, test_image) as shop,
+        Tenant(node, seed_of(tmp_path, "tenant")) as tenant,
+        provider(tmp_path, node, docker_url, "--price-file", str(prices)),
+    ):
+        tenant.node.sender(governor).send(SetParameter(name="pull_free_ms", value=1))
+        lease, manifest = tenant.deploy(WEB.format(image=f"{shop.host}/stuck/app:1"))
+        with tenant.gateway(lease) as gateway:
+            gateway.put_manifest(lease, manifest)
+        eventually(lambda: tenant.node.lease(lease)["pulling_ms"], "the pull to be reported")
+        eventually(lambda: tenant.node.lease(lease)["hold_ms"] > 100, "the hold to run")
+        assert tenant.state(lease) == "matched"
+        shop.released.set()
+        tenant.until(lease, "active")
+        record = tenant.node.lease(lease)
+        assert record["pulling_ms"] == 0
+        assert int(record["hold_cost"]) == 40_000_000 * record["hold_ms"] // 3_600_000 > 0

@@ -1,5 +1,6 @@
 """Ledger, plan, executor and engine together, in memory."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from marketplace.protocol.messages import CloseLease, ReportActive, ReportDown
+from marketplace.protocol.messages import CloseLease, ReportActive, ReportDown, ReportPulling
 from marketplace.protocol.records import LeaseState
 from marketplace.protocol.resources import GpuAsk, GpuModel, ResourceUnit
 from provider.leases.journal import Journal
@@ -310,3 +311,44 @@ def test_units_are_used_exactly(worlds: Callable[..., World]) -> None:
     for wrong in (msgspec.structs.replace(UNIT, count=2), msgspec.structs.replace(UNIT, memory=5), ResourceUnit(1, 100, 1048576)):
         with pytest.raises(ManifestRefused):
             check_fit(group, (wrong,))
+
+
+PULLS = msgspec.structs.replace(QUICK, pull_report_ms=1)
+
+
+def test_a_pull_that_lasts_is_reported_once(worlds: Callable[..., World]) -> None:
+    """While the image is on its way the ledger is told so, once even over a restart of the daemon; then the lease starts."""
+    world = worlds(policy=PULLS)
+    come = world.runtime.slow_images["img"] = threading.Event()
+    world.ledger.open(LEASE, manifest())
+    world.supervisor.wake(ask_ledger=True)
+    world.give(LEASE, manifest())
+    eventually(lambda: world.ledger.kinds() == ["ReportPulling"], "the pull to be reported")
+    world.supervisor.stop(patience_s=0)
+    world.begin()
+    eventually(lambda: world.supervisor.passes > 2, "the new daemon to have looked")
+    assert not world.running(LEASE)
+    come.set()
+    eventually(lambda: world.ledger.leases[LEASE].state is LeaseState.ACTIVE, "the lease to be active")
+    assert world.ledger.kinds() == ["ReportPulling", "ReportActive"]
+
+
+@pytest.mark.parametrize("why", ["older-rules", "away"])
+def test_a_pull_that_can_not_be_reported_goes_on(worlds: Callable[..., World], why: str) -> None:
+    """A chain of older rules, or a node that does not answer, does not hinder the start."""
+    world = worlds(policy=PULLS)
+    come = world.runtime.slow_images["img"] = threading.Event()
+    world.ledger.open(LEASE, manifest())
+    world.supervisor.wake(ask_ledger=True)
+    eventually(lambda: world.supervisor.entry(LEASE) is not None, "the lease to be known")
+    asked = len(world.ledger.refused)
+    if why == "away":
+        world.ledger.down = True
+    else:
+        world.ledger.unknown.add(ReportPulling)
+    world.give(LEASE, manifest())
+    eventually(lambda: len(world.ledger.refused) > asked, "the report to be refused")
+    world.ledger.down = False
+    come.set()
+    eventually(lambda: world.ledger.leases[LEASE].state is LeaseState.ACTIVE, "the lease to be active")
+    assert world.ledger.kinds()[-1] == "ReportActive"

@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from ledger.protocol.errors import Rejected
+from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.keys import address_of, public_key
 from ledger.protocol.messages import Message
 from marketplace.protocol.errors import MarketCode
-from marketplace.protocol.messages import CloseLease, Release, ReportActive, ReportDown, ReportUp
+from marketplace.protocol.messages import CloseLease, Release, ReportActive, ReportDown, ReportPulling, ReportUp
 from marketplace.protocol.records import LeaseState
 from marketplace.protocol.resources import ResourceUnit, Volume
 from provider.leases.executor import Executor
@@ -27,7 +27,7 @@ OTHER_SEED = b"x" * 32
 PROVIDER = address_of(public_key(PROVIDER_SEED))
 OWNER = address_of(public_key(OWNER_SEED))
 OTHER = address_of(public_key(OTHER_SEED))
-QUICK = Policy(settle_ms=1, backoff_ms=5, backoff_most_ms=20)
+QUICK = Policy(settle_ms=1, backoff_ms=5, backoff_most_ms=20, pull_report_ms=600_000)
 
 
 def lease_id(dseq: int = 1, owner: str = OWNER) -> str:
@@ -82,6 +82,9 @@ class FakeLedger:
             OTHER: TokenKeys(public_key(OTHER_SEED).hex(), {}),
         }
         self.sent: list[Message] = []
+        self.refused: list[Message] = []
+        self.unknown: set[type[Message]] = set()
+        """Messages that are of newer rules than the chain's."""
         self._lock = threading.Lock()
 
     def _ask(self) -> None:
@@ -133,9 +136,18 @@ class FakeLedger:
 
     def send(self, *messages: Message) -> None:
         """Apply reports as the market does."""
+        try:
+            self._apply(*messages)
+        except (Rejected, LedgerUnreachable):
+            self.refused += messages
+            raise
+
+    def _apply(self, *messages: Message) -> None:
         self._ask()
         for message in messages:
-            assert isinstance(message, ReportActive | ReportUp | ReportDown | Release | CloseLease)
+            assert isinstance(message, ReportPulling | ReportActive | ReportUp | ReportDown | Release | CloseLease)
+            if type(message) in self.unknown:
+                raise Rejected(Code.UNKNOWN_MESSAGE)
             wanted = self.leases.get(message.lease)
             if wanted is None:
                 raise Rejected(MarketCode.LEASE_NOT_FOUND)
@@ -153,12 +165,16 @@ class FakeLedger:
                 return {"released": True}
             case _ if wanted.state in (LeaseState.CLOSED, LeaseState.PAUSED):
                 raise Rejected(MarketCode.LEASE_NOT_OPEN)
+            case ReportPulling():
+                if wanted.pulling_ms or wanted.state is not LeaseState.MATCHED:
+                    raise Rejected(MarketCode.REPORT_REFUSED)
+                return {"pulling_ms": 1}
             case ReportDown():
                 return {"state": LeaseState.DOWN}
             case CloseLease(reason=reason):
                 return {"state": LeaseState.CLOSED, "reason": reason}
             case _:
-                return {"state": LeaseState.ACTIVE}
+                return {"state": LeaseState.ACTIVE, "pulling_ms": 0}
 
     def kinds(self) -> list[str]:
         """Names of the messages it took, in order."""

@@ -19,11 +19,14 @@ def _digest(data: bytes) -> str:
 
 
 class Registry(ThreadingHTTPServer):
-    """Serves one image under any name but `absent/…`; the layer of `stuck/…` never comes. `closed`: only for LOGIN."""
+    """Serves one image under any name but `absent/…`; the layer of `stuck/…` comes when `released`. `closed`: only for LOGIN.
+
+    The image holds a file with `seed`, or is made of the tar `layer`.
+    """
 
     daemon_threads = True
 
-    def __init__(self, architecture: str, seed: str) -> None:
+    def __init__(self, architecture: str, seed: str, layer: bytes = b"") -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.closed = False
         self.logins: list[str] = []
@@ -33,8 +36,9 @@ class Registry(ThreadingHTTPServer):
             member = tarfile.TarInfo("seed")
             member.size = len(seed)
             archive.addfile(member, io.BytesIO(seed.encode()))
-        self.layer = gzip.compress(raw.getvalue(), mtime=0)
-        rootfs = {"type": "layers", "diff_ids": [_digest(raw.getvalue())]}
+        layer = layer or raw.getvalue()
+        self.layer = gzip.compress(layer, mtime=0)
+        rootfs = {"type": "layers", "diff_ids": [_digest(layer)]}
         config = {"architecture": architecture, "os": "linux", "config": {"Cmd": ["true"]}, "rootfs": rootfs, "history": []}
         self.config = json.dumps(config).encode()
         kind = "application/vnd.docker."
@@ -101,9 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def registry(architecture: str, seed: str) -> Iterator[Registry]:
+def registry(architecture: str, seed: str, layer: bytes = b"") -> Iterator[Registry]:
     """A registry that serves until the end of the block."""
-    with Registry(architecture, seed) as server:
+    with Registry(architecture, seed, layer) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1})
         thread.start()
         try:

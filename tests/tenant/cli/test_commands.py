@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 import tenant.deploy.flow
+from marketplace.protocol.messages import ReportPulling
 from provider.client import GatewayError
 from tenant.cli.deploy import deploy
 from tenant.cli.lease import lease
@@ -153,6 +154,21 @@ def test_a_lease_is_found_by_what_says_enough(user: Typist, gateway: Gateway, tm
     assert none.returncode == 3
     assert f"gpubid lease close {waiting}" in none.stderr
     assert user.run("lease", "show", f"{id}x").returncode in (1, 2, 3)
+
+
+def test_a_pull_is_shown(user: Typist, gateway: Gateway, market: Scene, tmp_path: Path) -> None:
+    """While the provider pulls the image, `lease show` says for how long and at what rate; quotes and bids tell terms."""
+    gateway.phases = ["preparing"]
+    made = user.json("deploy", file(tmp_path, SDL), "--no-wait")
+    (id,) = (found["id"] for found in made["leases"])
+    assert "pulling" not in user.ok("lease", "show", id)
+    market.send(ReportPulling(generation=1, lease=id))
+    assert "s, held at 0.000000 credits/h" in user.ok("lease", "show", id)
+    market.activate(id)
+    assert "pulling" not in user.ok("lease", "show", id)
+    assert user.json("lease", "close", id)["leases"][0]["hold"] == "0"
+    assert "TERMS" in user.ok("quote", file(tmp_path, SDL))
+    assert "TERMS" in user.ok("market", "bids")
 
 
 def test_logs(user: Typist, gateway: Gateway, tmp_path: Path) -> None:

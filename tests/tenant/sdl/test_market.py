@@ -2,14 +2,18 @@
 
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from marketplace.protocol.resources import GpuModel, Volume
-from tenant.sdl import LoweringRefused, parse
+from tenant.sdl import LoweringRefused, SdlRefused, parse
+from tenant.sdl.explain import facts, words
 from tests.tenant.sdl.samples import ADDRESS, GPU, TWO, WEB
 
+HOUR = 3_600_000
 AUDITOR = "gpu1" + "q" * 38
 
 
@@ -113,3 +117,55 @@ def test_sdl_is_frozen() -> None:
         sdl.groups = []
     with pytest.raises(AttributeError):
         sdl.document.version = "3"  # type: ignore[misc]
+
+
+def with_terms(terms: str) -> str:
+    """The plain file with an addition of ours below its placement."""
+    assert "      pricing:" in WEB
+    return WEB.replace("      pricing:", f"      gpubid: {terms}\n      pricing:")
+
+
+@pytest.mark.parametrize(
+    ("terms", "duration_ms", "bound_ms"),
+    [
+        ("{needs: 24h, accepts: 90m}", 24 * HOUR, HOUR + HOUR // 2),
+        ("{needs: 24h}", 24 * HOUR, 0),
+        ("{needs: 24h, accepts: 24h}", 24 * HOUR, UNSET),
+        ("{accepts: 1h}", 0, HOUR),
+        ("{accepts: 0s}", 0, UNSET),
+        ("{needs: , accepts: }", 0, UNSET),
+        ("", 0, UNSET),
+    ],
+)
+def test_terms_are_asked_of_the_market_alone(terms: str, duration_ms: int, bound_ms: object) -> None:
+    """What a placement needs and accepts reaches the order; groups, manifest and hash are those of the plain file."""
+    plain, ours = parse(WEB), parse(with_terms(terms), strict=bool(terms) and "needs: ," not in terms)
+    (group,) = ours.market_groups()
+    assert (group.duration_ms, group.bound_ms) == (duration_ms, bound_ms)
+    assert (ours.groups, ours.canonical_manifest, ours.hash) == (plain.groups, plain.canonical_manifest, plain.hash)
+    assert msgspec.structs.replace(group, duration_ms=0, bound_ms=UNSET) == plain.market_groups()[0]
+
+
+@pytest.mark.parametrize(
+    ("terms", "code"),
+    [
+        ("{needs: a day}", "bad_quantity"),
+        ("{accepts: -1h}", "bad_quantity"),
+        ("{neads: 24h}", "unknown_key"),
+        ("24h", "wrong_type"),
+    ],
+)
+def test_a_misspelt_term_is_refused(terms: str, code: str) -> None:
+    """Nothing in our own section is ignored: it would be a promise that nobody keeps."""
+    with pytest.raises(SdlRefused) as refused:
+        parse(with_terms(terms))
+    assert [problem.code for problem in refused.value.errors] == [code]
+
+
+def test_terms_in_words() -> None:
+    """`explain` says what a term means."""
+    (group,) = facts(parse(with_terms("{needs: 24h, accepts: 90m}")))["groups"]
+    said = " ".join(words(group))
+    assert "A lease must be allowed to last 24h." in said
+    assert "A shortest duration of up to 90m is accepted" in said
+    assert "shortest" not in " ".join(words(facts(parse(WEB))["groups"][0]))
