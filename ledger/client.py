@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -155,6 +155,8 @@ class Sender:
         self.key = keys.public_key(seed).hex()
         self.principal = principal or keys.address_of(bytes.fromhex(self.key))
         self._outbox = None if outbox is None else Outbox(outbox)
+        self.attended: set[str] = set()
+        """Ids that are being sent now: what is in the outbox besides has nobody who waits for its result."""
 
     def build(self, *messages: Message, valid_ms: int = VALID_MS) -> tuple[str, bytes]:
         """Make and sign a transaction, and store it where there is an outbox: (id, signed bytes)."""
@@ -171,7 +173,12 @@ class Sender:
         id = signing_bytes(encode(transaction)).hex()
         raw = sign_transaction(transaction, self._seed)
         if self._outbox is not None:
-            self._outbox.put(id, raw)
+            self.attended.add(id)
+            try:
+                self._outbox.put(id, raw)
+            except BaseException:
+                self.attended.discard(id)
+                raise
         return id, raw
 
     def send(self, *messages: Message, timeout_s: float = 60) -> Receipt:
@@ -195,7 +202,10 @@ class Sender:
 
     def deliver(self, id: str, raw: bytes, timeout_s: float) -> Receipt:
         """Send signed bytes until their result is known, and forget them then."""
-        return deliver(self._transport, self._outbox, id, raw, timeout_s)
+        try:
+            return deliver(self._transport, self._outbox, id, raw, timeout_s)
+        finally:
+            self.attended.discard(id)
 
     def abandon(self, raw: bytes) -> None:
         """Never send these bytes again. They may have been applied all the same."""
@@ -238,13 +248,15 @@ class Settled(msgspec.Struct, frozen=True):
     refusal: Exception | None = None
 
 
-def settle(transport: Transport, outbox: Outbox, timeout_s: float = 10.0) -> list[Settled]:
-    """Send again, byte for byte, what is in the outbox, at most `timeout_s` for each.
+def settle(
+    transport: Transport, outbox: Outbox, timeout_s: float = 10.0, *, attended: Container[str] = frozenset()
+) -> list[Settled]:
+    """Send again, byte for byte, what is in the outbox, at most `timeout_s` for each; ids in `attended` are left alone.
 
     What is applied, refused or expired is forgotten, the rest stays for the next time: without an answer, or made for
     another chain than the transport's (until a day after its validity). A file that is no transaction was never sent.
     """
-    left = list(outbox.pending())
+    left = [(id, raw) for id, raw in outbox.pending() if id not in attended]
     if not left:
         return []
     chain_id, now_ms = transport.chain()

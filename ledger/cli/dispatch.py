@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from ledger.cli.failure import exit_code_of, report
+from ledger.cli.failure import Exit, exit_code_of, refused_by_system, report
 
 ENTRY_POINTS: Final = "gpubid.commands"
 
@@ -74,6 +74,10 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        # What the disk or the system refuses is the user's to mend; what is expected has its own words.
+        report(error if exit_code_of(error) is not None else refused_by_system(error))
+        raise SystemExit(exit_code_of(error) or int(Exit.FAILURE)) from None
     except Exception as error:
         status = exit_code_of(error)
         if status is None:

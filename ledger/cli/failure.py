@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import sys
 from enum import IntEnum
 
@@ -34,9 +35,16 @@ class CommandFailed(Exception):
         self.code = code
 
 
+def refused_by_system(error: OSError) -> CommandFailed:
+    """What a command says where the system refuses a file or folder, or has no room for it."""
+    named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    fix = "see that the path is right, that this user may use it, and that its disk has room"
+    return CommandFailed(f"{named}{error.strerror or error}", fix=fix)
+
+
 def exit_of_status(status: int) -> Exit:
-    """The exit code for an HTTP status."""
-    table = {401: Exit.FORBIDDEN, 403: Exit.FORBIDDEN, 404: Exit.NOT_FOUND, 402: Exit.CONFLICT, 409: Exit.CONFLICT}
+    """The exit code for an HTTP status; 0 is a request that could not even be made."""
+    table = {0: Exit.USAGE, 401: Exit.FORBIDDEN, 403: Exit.FORBIDDEN, 404: Exit.NOT_FOUND, 402: Exit.CONFLICT, 409: Exit.CONFLICT}
     table |= {408: Exit.TIMEOUT, 504: Exit.TIMEOUT, 502: Exit.UNREACHABLE, 503: Exit.UNREACHABLE}
     return table.get(status, Exit.FAILURE)
 

@@ -7,6 +7,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from ledger.cli.failure import CommandFailed, Exit
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_NODE: Final = "http://127.0.0.1:8080"
@@ -23,6 +25,20 @@ def home_path() -> Path:
         path = Path(platformdirs.user_data_dir("gpubid"))
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
+
+
+def as_address(text: str) -> str:
+    """The address of an account as it was typed; CommandFailed where it is none."""
+    from ledger.protocol.errors import Rejected
+    from ledger.protocol.keys import check_address
+
+    try:
+        check_address(text)
+    except Rejected as refusal:
+        said = refusal.detail.removeprefix(f"{text!r}: ")
+        fix = "it begins with gpu1; gpubid keys show prints yours"
+        raise CommandFailed(f"{text!r} is no address: {said}", Exit.USAGE, fix=fix) from None
+    return text
 
 
 def home_option(function: F) -> F:

@@ -5,7 +5,7 @@ import sys
 import click
 
 from ledger.cli.failure import CommandFailed, Exit
-from ledger.cli.home import home_option
+from ledger.cli.home import as_address, home_option
 from ledger.cli.output import describe, emit, output_option, say
 from ledger.cli.unlock import ask_new_passphrase, keystore, passphrase_of, read_passphrase, unlock_key
 
@@ -92,7 +92,7 @@ def passphrase(name: str, new_passphrase_file: str | None) -> None:
     say(f"key {name} has a new passphrase")
 
 
-@keys.command("act-for")
+@keys.command("act-for", short_help="Let a key act for another account.")
 @click.argument("name")
 @click.argument("address")
 @home_option
@@ -102,15 +102,13 @@ def act_for(name: str, address: str, output: str) -> None:
 
     The ledger decides what the key may do; an account of its own comes back with the key's own address.
     """
-    from ledger.protocol.keys import check_address
-
-    check_address(address)
+    as_address(address)
     info = keystore().act_for(name, passphrase_of(name), address)
     data = {"name": info.name, "address": info.address, "key": info.key_hex, "encrypted": info.encrypted}
     emit(output, data, text=describe(data), names=[info.name])
 
 
-@keys.command("delete")
+@keys.command("delete", short_help="Delete a key for good.")
 @click.argument("name")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @home_option

@@ -2,13 +2,18 @@
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MIN_LAST = 24
+"""A last column that has fewer columns of a terminal is not wrapped."""
 
 FORMATS = ("table", "json", "yaml", "name")
 
@@ -27,13 +32,29 @@ def output_option(function: F) -> F:
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Text of a table with aligned columns, two spaces apart; numbers keep their own form."""
+    """Text of a table with aligned columns, two spaces apart; numbers keep their own form.
+
+    On a terminal that is too narrow the last column is wrapped between words; where that is not enough each row is a
+    paragraph of `HEADER  value` lines instead. No id is cut.
+    """
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(headers), *cells]) for i in range(len(headers))]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in [headers, *cells]
-    ]
-    return "\n".join(lines)
+    lines = [list(headers), *cells]
+    if rows and sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1)
+        longest = max(len(word) for line in lines for word in (line[-1].split() or [""]))
+        if room < min(widths[-1], max(longest, MIN_LAST)):
+            return "\n\n".join(describe(dict(zip(headers, row, strict=True))) for row in cells)
+        lines = [part for line in lines for part in _wrapped(line, room)]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def _wrapped(line: list[str], room: int) -> list[list[str]]:
+    """A line whose last cell goes on below itself where it is wider than `room`."""
+    if len(line[-1]) <= room:
+        return [line]
+    first, *more = textwrap.wrap(line[-1], room, break_long_words=False, break_on_hyphens=False)
+    return [[*line[:-1], first], *([*("" for _ in line[:-1]), text] for text in more)]
 
 
 def emit(

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 import click
 
 from ledger.cli.failure import CommandFailed, Exit
-from ledger.cli.home import from_option, home_option, home_path, node_option
+from ledger.cli.home import as_address, from_option, home_option, node_option
 from ledger.cli.output import columns, credits, describe, emit, output_option, say
-from ledger.cli.unlock import keystore, passphrase_of, unlock_key
+from ledger.cli.unlock import keystore, passphrase_of
 from marketplace.cli.amounts import micro_of
-from marketplace.cli.connect import connect, send_once
-from marketplace.cli.offline import generate_option, generating, identity, ordered
+from marketplace.cli.connect import connect
+from marketplace.cli.offline import chain_of, generate_option, identity, without_node
+from marketplace.cli.sending import plain, transact
 
 if TYPE_CHECKING:
     from ledger.protocol.block import Receipt
@@ -24,35 +25,25 @@ def account() -> None:
 
 
 def _address(given: str | None, key_name: str) -> str:
-    return given or identity(key_name)[0]
+    return as_address(given) if given else identity(key_name)[0]
 
 
 def _send(node: str, key_name: str, output: str, message: "Message", said: str) -> "Receipt | None":
     """Send one message signed by a key, and print the receipt; with --generate-only print it unsigned, and None."""
-    import json
-
-    import msgspec
-
-    if generating():
-        from ledger.protocol.encoding import encode
-
-        click.echo(encode(ordered(node, key_name, message)).decode())
+    receipts = transact(node, key_name, message)
+    if receipts is None:
         return None
-    principal, signer = identity(key_name)
-    info, seed = unlock_key(key_name)
-    if signer != info.key_hex:
-        raise CommandFailed("--signer is for --generate-only", Exit.USAGE, fix="give --from the name of a key in this home")
-    folder = home_path() / "outbox" / info.name
-    with connect(node) as client:
-        receipt = send_once(client, client.sender(seed, principal, outbox=folder), folder, message)
-    data = json.loads(msgspec.json.encode(receipt))
-    emit(output, data, text=f"{said}\n{receipt.id}  height {receipt.height}", names=[receipt.id])
+    (receipt,) = receipts
+    emit(output, plain(receipts)[0], text=f"{said}\n{receipt.id}  height {receipt.height}", names=[receipt.id])
     return receipt
 
 
-def _denomination(node: str, given: str | None) -> str:
+def denomination_of(node: str, given: str | None) -> str:
+    """The kind of money that was named, or the chain's first."""
     if given:
         return given
+    if without_node():
+        raise CommandFailed("the kind of money is not known without a node", Exit.USAGE, fix="give --denomination")
     from marketplace.client import NodeClient
 
     with NodeClient(node) as client:
@@ -62,7 +53,7 @@ def _denomination(node: str, given: str | None) -> str:
 denomination_option = click.option("--denomination", help="Kind of money; the chain's first by default.")
 
 
-@account.command("show")
+@account.command("show", short_help="Show balances and delegations.")
 @click.argument("address", required=False)
 @from_option
 @node_option
@@ -95,7 +86,7 @@ def show(address: str | None, key_name: str, node: str, output: str) -> None:
     emit(output, found, text=text, names=[address])
 
 
-@account.command("faucet")
+@account.command("faucet", short_help="Receive credits from the faucet of a development chain.")
 @click.argument("amount", required=False)
 @click.option("--to", help="Address that receives; the key that signs by default.")
 @from_option
@@ -122,20 +113,24 @@ def faucet(amount: str | None, to: str | None, key_name: str, node: str, output:
 @output_option
 def transfer(to: str, amount: str, denomination: str | None, key_name: str, node: str, output: str) -> None:
     """Send AMOUNT credits to the address TO."""
-    from ledger.protocol.keys import check_address
     from ledger.protocol.messages import Transfer
 
-    check_address(to)
-    message = Transfer(amount=str(micro_of(amount)), denomination=_denomination(node, denomination), to=to)
+    as_address(to)
+    message = Transfer(amount=str(micro_of(amount)), denomination=denomination_of(node, denomination), to=to)
     _send(node, key_name, output, message, f"sent {credits(message.amount)} to {to}")
 
 
 def _purse(text: str, key_name: str) -> str:
     """Id of a purse: as given, or of the own deployment with that dseq."""
-    return text if "/" in text else f"{_address(None, key_name)}/{text}"
+    owner, slash, dseq = text.rpartition("/")
+    if not dseq.isascii() or not dseq.isdigit():
+        raise CommandFailed(
+            f"{text!r} names no deployment", Exit.USAGE, fix="give its dseq, or owner/dseq; see gpubid lease list"
+        )
+    return f"{as_address(owner) if slash else _address(None, key_name)}/{dseq}"
 
 
-@account.command("deposit")
+@account.command("deposit", short_help="Add credits to the purse of a deployment.")
 @click.argument("deployment")
 @click.argument("amount")
 @generate_option
@@ -151,7 +146,7 @@ def deposit(deployment: str, amount: str, key_name: str, node: str, output: str)
     _send(node, key_name, output, message, f"deposited {credits(message.amount)} in {message.purse}")
 
 
-@account.command("withdraw")
+@account.command("withdraw", short_help="Take credits back from the purse of a deployment.")
 @click.argument("deployment")
 @click.argument("amount")
 @generate_option
@@ -167,27 +162,51 @@ def withdraw(deployment: str, amount: str, key_name: str, node: str, output: str
     _send(node, key_name, output, message, f"withdrew {credits(message.amount)} from {message.purse}")
 
 
-@account.command("delegate")
+def _check_verb(verb: str) -> None:
+    """CommandFailed where no message is called that: a delegation with a slip in it would allow nothing."""
+    from difflib import get_close_matches
+
+    from marketplace.cli.tx import message_names
+
+    known = ["*", "gateway", *message_names()]
+    if verb not in known:
+        near = get_close_matches(verb, known, 3, 0.5) or known
+        raise CommandFailed(f"no message is called {verb!r}", Exit.USAGE, fix=f"perhaps {', '.join(near)}")
+
+
+def _version_of(node: str, address: str, key: str) -> int:
+    """Version of what the account delegates to a key now; 0 for nothing."""
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        found = client.account(address)["delegations"]
+    return next((int(delegation["version"]) for delegation in found if delegation["key"] == key), 0)
+
+
+@account.command("delegate", short_help="Let another key act for the account.")
 @click.argument("key")
 @click.option("--verb", "verbs", multiple=True, required=True, help="Name of a message it may send; * for all. Repeatable.")
 @click.option("--per-day", default="0", show_default=True, help="Credits it may spend a day.")
 @click.option("--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="Days until it ends.")
+@click.option("--version", type=click.IntRange(0), help="Of the delegation that is replaced, 0 for a new one; asked of the node.")
 @generate_option
 @from_option
 @node_option
 @home_option
 @output_option
-def delegate(key: str, verbs: tuple[str, ...], per_day: str, days: int, key_name: str, node: str, output: str) -> None:
+def delegate(
+    key: str, verbs: tuple[str, ...], per_day: str, days: int, version: int | None, key_name: str, node: str, output: str
+) -> None:
     """Let KEY (public key in hex, or the name of a key here) act for the account."""
     from ledger.protocol.messages import Delegate
-    from marketplace.client import NodeClient
 
     if len(key) != 64:
         key = keystore().info(key).key_hex
-    with NodeClient(node) as client:
-        found = client.account(_address(None, key_name))
-        _, now_ms = client.chain()
-    version = next((int(d["version"]) for d in found["delegations"] if d["key"] == key), 0)
+    for verb in verbs:
+        _check_verb(verb)
+    if version is None:
+        version = 0 if without_node() else _version_of(node, _address(None, key_name), key)
+    _, now_ms = chain_of(node)
     message = Delegate(
         expires_ms=now_ms + days * 86_400_000, key=key, spend_per_day=str(micro_of(per_day)), verbs=verbs, version=version
     )
@@ -195,7 +214,7 @@ def delegate(key: str, verbs: tuple[str, ...], per_day: str, days: int, key_name
     _send(node, key_name, output, message, f"{key[:16]}… may {', '.join(verbs)} until {until}")
 
 
-@account.command("revoke")
+@account.command("revoke", short_help="End what another key may do for the account.")
 @click.argument("key")
 @generate_option
 @from_option
@@ -211,8 +230,9 @@ def revoke(key: str, key_name: str, node: str, output: str) -> None:
     _send(node, key_name, output, Revoke(key=key), f"{key[:16]}… may do nothing more for the account")
 
 
-@account.command("rotate")
+@account.command("rotate", short_help="Replace the account's key; the address stays.")
 @click.argument("new")
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -226,13 +246,14 @@ def rotate(new: str, key_name: str, node: str, output: str) -> None:
     from ledger.protocol.messages import RotateKey
     from ledger.protocol.transaction import rotation_bytes
 
-    info = keystore().info(key_name)
+    principal = _address(None, key_name)
     word = passphrase_of(new)
     seed = keystore().unlock(new, word)
-    with connect(node) as client:
-        chain_id, _ = client.chain()
+    chain_id, _ = chain_of(node)
     key = keystore().info(new).key_hex
-    message = RotateKey(key=key, proof=sign(seed, rotation_bytes(chain_id, info.address)).hex())
-    _send(node, key_name, output, message, f"{info.address} has the key {key} from now on")
-    keystore().act_for(new, word, info.address)
+    message = RotateKey(key=key, proof=sign(seed, rotation_bytes(chain_id, principal)).hex())
+    if _send(node, key_name, output, message, f"{principal} has the key {key} from now on") is None:
+        say(f"once it was sent: gpubid keys act-for {new} {principal}")
+        return
+    keystore().act_for(new, word, principal)
     say(f"use --from {new} for this account; delete the old key with gpubid keys delete {key_name}")

@@ -76,7 +76,7 @@ def _judge(path: Path, statements: "Sequence[Statement]", output: str, *, older:
     conclude(found, witness.borne_out, [*said, *witness.evidence], output, fix=fix, late=late)
 
 
-@ledger.command("verify")
+@ledger.command("verify", short_help="Replay a chain, and hold what is kept against it.")
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--key", help="Key of a node in hex: only what it signed counts.")
 @click.option(
@@ -121,18 +121,25 @@ def replay(file: Path, output: str) -> None:
     emit(output, data, text=describe(data), names=[found.state_root])
 
 
+def _new(file: Path) -> None:
+    """CommandFailed where a file cannot be made anew: it exists, or its folder does not."""
+    if file.exists():
+        raise CommandFailed(f"{file} exists", Exit.CONFLICT, fix="name another file")
+    if not file.parent.is_dir():
+        raise CommandFailed(f"there is no folder {file.parent}", Exit.USAGE, fix="make it first, or name another file")
+
+
 @ledger.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @node_option
 def export(file: Path, node: str) -> None:
     """Write the node's whole chain to FILE, to verify it elsewhere."""
-    if file.exists():
-        raise CommandFailed(f"{file} exists", Exit.CONFLICT, fix="name another file")
+    _new(file)
     _fetch(node, file)
     say(f"wrote {file} ({file.stat().st_size} bytes)")
 
 
-@ledger.command("snapshot")
+@ledger.command("snapshot", short_help="Write a node's newest state to a file.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--database", help="URL of the ledger; the one of the node in the home by default.  [env: GPUBID_NODE_DATABASE]")
 @home_option
@@ -142,8 +149,7 @@ def snapshot(file: Path, database: str | None, output: str) -> None:
     from ledger.engine.snapshots import take
     from marketplace.node.config import load, node_home
 
-    if file.exists():
-        raise CommandFailed(f"{file} exists", Exit.CONFLICT, fix="name another file")
+    _new(file)
     found = take(load(node_home(home_path()), {"database": database}).url, file)
     facts = {"chain_id": found.chain_id, "genesis": found.genesis, "height": found.height, "hash": found.hash}
     facts |= {"state_root": found.state_root, "bytes": file.stat().st_size}
@@ -212,7 +218,7 @@ def _record(table: str, name: str | None) -> str:
     return f"{table}/{name}"
 
 
-@ledger.command("prove")
+@ledger.command("prove", short_help="Prove that a record is in the state, or is not.")
 @click.argument("table")
 @click.argument("key", required=False)
 @node_option
@@ -244,7 +250,7 @@ def prove(table: str, key: str | None, node: str, output: str) -> None:
     emit(output, found, text=describe(facts), names=[said.state_root])
 
 
-@ledger.command("checkpoint")
+@ledger.command("checkpoint", short_help="Fetch, check and keep the newest block's signed root.")
 @click.option("--height", type=click.IntRange(1), help="Of this block instead of the newest.")
 @node_option
 @home_option

@@ -39,7 +39,7 @@ def _prices(bid: Json) -> str:
     return " ".join(f"{model}={credits(price)}" for model, price in sorted(bid["prices"]["gpu"].items())) or "–"
 
 
-@market.command("bids")
+@market.command("bids", short_help="List the bids in the book, with GPUs free and prices.")
 @click.option("--provider", help="Of this provider only.")
 @click.option("--model", help="With this GPU model (slug) only.")
 @node_option

@@ -14,7 +14,7 @@ def node() -> None:
     """Run a node, or ask one how it is."""
 
 
-@node.command("start")
+@node.command("start", short_help="Run a node until it is told to stop.")
 @click.option("--listen", help="HOST:PORT to serve on; port 0 picks a free one.  [env: GPUBID_NODE_LISTEN; 127.0.0.1:8080]")
 @click.option("--database", help="URL of the ledger; SQLite in the home by default.  [env: GPUBID_NODE_DATABASE]")
 @click.option("--dev", is_flag=True, default=None, help="Make a development chain with a faucet where there is none yet.")
@@ -32,7 +32,7 @@ def start(listen: str | None, database: str | None, dev: bool | None, log_level:
     run(config)
 
 
-@node.command("init")
+@node.command("init", short_help="Write the genesis of a new chain into the home.")
 @click.option("--chain-id", required=True, help="Name of the chain: a-z, 0-9 and -.")
 @click.option("--denomination", default="ucredit", show_default=True, help="Its money, in micro-units.")
 @click.option("--issuer", required=True, help="Address that mints and burns it.")
@@ -72,7 +72,7 @@ def init(chain_id: str, denomination: str, issuer: str, governance: str, allocat
     say(f"chain {chain_id} is in {home}; run it with gpubid node start")
 
 
-@node.command("restore")
+@node.command("restore", short_help="Begin a node's chain with a snapshot.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--trust",
@@ -134,7 +134,7 @@ def known(output: str) -> None:
     emit(output, data, headers=("NODE", "CHAIN", "KEY"), rows=rows, names=[n.key for n in found])
 
 
-@node.command("trust")
+@node.command("trust", short_help="Accept another key as the node's from now on.")
 @click.argument("key")
 @node_option
 @home_option

@@ -2,12 +2,14 @@
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ledger.cli.failure import CommandFailed, Exit
+from ledger.cli.home import as_address
 from ledger.cli.unlock import keystore
 
 if TYPE_CHECKING:
@@ -45,10 +47,17 @@ def signer_options(function: F) -> F:
 
 def generate_option(function: F) -> F:
     """Add `--generate-only` and what belongs to it; adds no parameters. `generating` tells whether it was given."""
-    function = click.option(
-        "--sequence", type=click.IntRange(1), expose_value=False, callback=_keep,
-        help="With --generate-only: sequence of the account; its next by default, one more for each that waits.",
-    )(function)  # fmt: skip
+    for option in (
+        click.option(
+            "--chain-id", expose_value=False, callback=_keep,
+            help="With --generate-only: name of the chain; asked of the node by default.",
+        ),
+        click.option(
+            "--sequence", type=click.IntRange(1), expose_value=False, callback=_keep,
+            help="With --generate-only: sequence of the account, one more for each that waits; asked of the node by default.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
     function = signer_options(function)
     return click.option(
         "--generate-only", is_flag=True, expose_value=False, callback=_keep,
@@ -64,6 +73,8 @@ def generating() -> bool:
 def identity(key_name: str) -> tuple[str, str]:
     """(account, key in hex) of who signs: a key of this home, or the one that `--signer` names."""
     signer, principal = _asked("signer"), _asked("principal")
+    if principal is not None:
+        as_address(principal)
     if signer is None:
         info = keystore().info(key_name)
         return principal or info.address, info.key_hex
@@ -74,9 +85,25 @@ def identity(key_name: str) -> tuple[str, str]:
     return principal or address_of(bytes.fromhex(signer)), signer
 
 
-def ordered(node: str, key_name: str, *messages: "Message") -> "Transaction":
-    """The unsigned transaction of `messages` with the account's next sequence (or the one asked for) and no expiry."""
-    return unsigned(node, identity(key_name), [messages], sequence=_asked("sequence"))[0]
+def without_node() -> bool:
+    """Whether all that an unsigned transaction needs of a node was given, so that none is asked."""
+    return generating() and None not in (_asked("sequence"), _asked("chain_id"))
+
+
+def chain_of(node: str) -> tuple[str, int]:
+    """(chain, time now in ms) that a message is made for: the chain that was named and our own clock, or as the node says."""
+    named = _asked("chain_id")
+    if named:
+        return str(named), time.time_ns() // 1_000_000
+    from marketplace.client import NodeClient
+
+    with NodeClient(node) as client:
+        return client.chain()
+
+
+def ordered(node: str, key_name: str, batches: "Sequence[Sequence[Message]]") -> "list[Transaction]":
+    """Unsigned transactions with the account's next sequences (or from the one asked for) and no expiry."""
+    return unsigned(node, identity(key_name), batches, sequence=_asked("sequence"), chain_id=_asked("chain_id"))
 
 
 def unsigned(

@@ -44,7 +44,7 @@ def list_(chain_id: str | None, output: str) -> None:
     emit(output, [_plain(s) for s in found], text=text, names=[s.receipt.id for s in found])
 
 
-@receipt.command("show")
+@receipt.command("show", short_help="Show the signed receipt of a transaction.")
 @click.argument("id")
 @node_option
 @home_option
@@ -58,7 +58,7 @@ def show(id: str, node: str, output: str) -> None:
     emit(output, _plain(found), text=describe(_facts(found)), names=[found.receipt.id])
 
 
-@receipt.command("verify")
+@receipt.command("verify", short_help="Check signed receipts or checkpoints in a file.")
 @click.argument("file", default="-")
 @click.option("--key", help="Key in hex that must have signed; otherwise one of a node that was met.")
 @home_option

@@ -20,7 +20,7 @@ from marketplace.cli.connect import connect
 from marketplace.cli.offline import identity, signer_options, unsigned
 
 if TYPE_CHECKING:
-    from ledger.protocol.transaction import Codec, Transaction
+    from ledger.protocol.transaction import Codec, Signed, Transaction
 
 
 def _codec() -> "Codec":
@@ -29,6 +29,22 @@ def _codec() -> "Codec":
     from marketplace.protocol.messages import MARKET_MESSAGES
 
     return Codec(LEDGER_MESSAGES + MARKET_MESSAGES)
+
+
+def message_names() -> list[str]:
+    """Names of all messages, which are the verbs of delegations too."""
+    return sorted(kind.__name__ for kind in _codec().message_types)
+
+
+def _signed(raw: bytes) -> "Signed":
+    """The signed transaction in `raw`; CommandFailed where it is none."""
+    from ledger.protocol.errors import Rejected
+
+    try:
+        return _codec().decode(raw)
+    except Rejected as refusal:
+        fix = "it is what gpubid tx sign prints"
+        raise CommandFailed(f"not a signed transaction: {refusal.detail}", Exit.USAGE, fix=fix) from None
 
 
 def _lines(file: str) -> list[bytes]:
@@ -92,7 +108,7 @@ def tx() -> None:
     """Create, sign and send transactions by hand, offline too."""
 
 
-@tx.command("create")
+@tx.command("create", short_help="Print an unsigned transaction of messages.")
 @click.argument("messages", nargs=-1, required=True)
 @click.option("--offline", is_flag=True, help="Use the account's sequence and no expiry, for a key kept offline.")
 @click.option("--each", is_flag=True, help="One transaction for each message, in order, instead of one for all.")
@@ -123,7 +139,7 @@ def create(
         click.echo(encode(made).decode())
 
 
-@tx.command("sign")
+@tx.command("sign", short_help="Sign transactions; needs no network.")
 @click.argument("file", default="-")
 @from_option
 @home_option
@@ -145,7 +161,7 @@ def sign(file: str, key_name: str) -> None:
         click.echo(sign_transaction(transaction, seed).decode())
 
 
-@tx.command("send")
+@tx.command("send", short_help="Send signed transactions in order.")
 @click.argument("file", default="-")
 @node_option
 @home_option
@@ -159,7 +175,7 @@ def send(file: str, node: str, output: str) -> None:
 
     raws = _lines(file)
     for raw in raws:
-        _codec().decode(raw)  # a mistake is found here, with its place, before anything is sent
+        _signed(raw)  # a mistake is found here, with its place, before anything is sent
     done: list[Any] = []
     try:
         with connect(node) as client:
@@ -174,7 +190,7 @@ def send(file: str, node: str, output: str) -> None:
             say(f"{len(done)} of {len(raws)} were applied, the others not sent, or refused")
 
 
-@tx.command("show")
+@tx.command("show", short_help="Decode transactions and check their signatures.")
 @click.argument("file", default="-")
 def show(file: str) -> None:
     """Decode each transaction in FILE, one a line: its id, whether its signature is good, and what it says."""
@@ -184,7 +200,7 @@ def show(file: str) -> None:
     bad = False
     for raw in _lines(file):
         if b'"signature"' in raw:
-            signed = _codec().decode(raw)
+            signed = _signed(raw)
             good = signed.signature_is_good()
             bad = bad or not good
             body = {"id": signed.id, "signature_is_good": good, **json.loads(signed.raw)}

@@ -1,49 +1,23 @@
 """`gpubid provider bond` and `payout`: what a provider pledges, and what it has earned."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import click
 
-from ledger.cli.home import from_option, home_option, home_path, node_option
-from ledger.cli.output import credits, emit, output_option
-from ledger.cli.unlock import keystore, unlock_key
+from ledger.cli.home import as_address, from_option, home_option, node_option
+from ledger.cli.output import credits, emit, output_option, say
+from ledger.cli.unlock import keystore
+from marketplace.cli.account import denomination_of, denomination_option
+from marketplace.cli.offline import generate_option, identity
+from marketplace.cli.sending import plain, transact
 
 if TYPE_CHECKING:
-    from ledger.protocol.messages import Message
-
-AT_ONCE: Final = 64
-"""Most messages of one transaction."""
-
-denomination_option = click.option("--denomination", help="Kind of money; the chain's first by default.")
+    from ledger.protocol.block import Receipt
 
 
-def _send(node: str, key_name: str, messages: "list[Message]") -> list[Any]:
-    """Send messages, so many in a transaction as go; the receipts."""
-    from marketplace.client import NodeClient
-
-    info, seed = unlock_key(key_name)
-    with NodeClient(node) as client:
-        sender = client.sender(seed, outbox=home_path() / "outbox" / info.name)
-        return [sender.send(*messages[at : at + AT_ONCE]) for at in range(0, len(messages), AT_ONCE)]
-
-
-def _denomination(node: str, given: str | None) -> str:
-    if given:
-        return given
-    from marketplace.client import NodeClient
-
-    with NodeClient(node) as client:
-        return str(client.genesis()["denominations"][0]["name"])
-
-
-def _said(receipts: list[Any], output: str, text: str) -> None:
+def _said(receipts: "list[Receipt]", output: str, text: str) -> None:
     """Print what was done."""
-    import json
-
-    import msgspec
-
-    data = json.loads(msgspec.json.encode(receipts))
-    emit(output, data, text=text, names=[receipt.id for receipt in receipts])
+    emit(output, plain(receipts), text=text, names=[receipt.id for receipt in receipts])
 
 
 @click.group()
@@ -51,7 +25,7 @@ def bond() -> None:
     """Show, post or ask back the bond that bids need."""
 
 
-@bond.command("show")
+@bond.command("show", short_help="Show bonds, and what is asked for each GPU.")
 @click.argument("address", required=False)
 @from_option
 @node_option
@@ -61,7 +35,7 @@ def show(address: str | None, key_name: str, node: str, output: str) -> None:
     """Show the bonds of the account ADDRESS, or of the key that signs, with what is asked for each GPU."""
     from marketplace.client import NodeClient
 
-    address = address or keystore().info(key_name).address
+    address = as_address(address) if address else keystore().info(key_name).address
     with NodeClient(node) as client:
         parameters = client.parameters()
         found = client.account(address)["bonds"]
@@ -81,9 +55,10 @@ def show(address: str | None, key_name: str, node: str, output: str) -> None:
     emit(output, data, headers=headers, rows=rows, names=[b["denomination"] for b in found])
 
 
-@bond.command("post")
+@bond.command("post", short_help="Pledge credits.")
 @click.argument("amount")
 @denomination_option
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -93,13 +68,16 @@ def post(amount: str, denomination: str | None, key_name: str, node: str, output
     from marketplace.cli.amounts import micro_of
     from marketplace.protocol.messages import PostBond
 
-    message = PostBond(amount=str(micro_of(amount)), denomination=_denomination(node, denomination))
-    _said(_send(node, key_name, [message]), output, f"pledged {credits(message.amount)}")
+    message = PostBond(amount=str(micro_of(amount)), denomination=denomination_of(node, denomination))
+    receipts = transact(node, key_name, message)
+    if receipts is not None:
+        _said(receipts, output, f"pledged {credits(message.amount)}")
 
 
-@bond.command("withdraw")
+@bond.command("withdraw", short_help="Ask for credits of the bond back.")
 @click.argument("amount")
 @denomination_option
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -113,14 +91,18 @@ def withdraw(amount: str, denomination: str | None, key_name: str, node: str, ou
     from marketplace.cli.amounts import micro_of
     from marketplace.protocol.messages import WithdrawBond
 
-    message = WithdrawBond(amount=str(micro_of(amount)), denomination=_denomination(node, denomination))
-    receipts = _send(node, key_name, [message])
-    due = next((event["leaves_ms"] for event in _events(receipts) if event["kind"] == "BondAsked"), 0)
+    message = WithdrawBond(amount=str(micro_of(amount)), denomination=denomination_of(node, denomination))
+    receipts = transact(node, key_name, message)
+    if receipts is None:
+        return
+    events = (event for receipt in plain(receipts) for event in receipt["events"])
+    due = next((event["leaves_ms"] for event in events if event["kind"] == "BondAsked"), 0)
     when = f", not before {due} ms of block time and only beyond what bids and leases hold" if due else ""
     _said(receipts, output, f"asked back {credits(message.amount)}{when}")
 
 
-@click.command("payout")
+@click.command("payout", short_help="Have the purses of open leases pay now.")
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -130,18 +112,16 @@ def payout(key_name: str, node: str, output: str) -> None:
     from ledger.protocol.messages import Settle
     from marketplace.client import NodeClient
 
-    address = keystore().info(key_name).address
+    address, _ = identity(key_name)
     with NodeClient(node) as client:
         open_ones = [lease for lease in client.leases(provider=address, state="unreleased") if lease["state"] != "closed"]
     purses = sorted({str(lease["deployment"]) for lease in open_ones})
-    receipts = _send(node, key_name, [Settle(purse=purse) for purse in purses]) if purses else []
-    mine = [event for event in _events(receipts) if event["kind"] == "MeterPaid" and event["payee"] == address]
+    if not purses:
+        say("no lease of this provider is open: nothing is to be paid")
+    receipts = transact(node, key_name, *(Settle(purse=purse) for purse in purses))
+    if receipts is None:
+        return
+    events = [event for receipt in plain(receipts) for event in receipt["events"]]
+    mine = [event for event in events if event["kind"] == "MeterPaid" and event["payee"] == address]
     paid = sum(int(event["amount"]) for event in mine)
     _said(receipts, output, f"{len(purses)} purses paid {credits(paid)}")
-
-
-def _events(receipts: list[Any]) -> list[dict[str, Any]]:
-    """The events of receipts, as plain fields."""
-    import msgspec
-
-    return [event for receipt in msgspec.to_builtins(receipts) for event in receipt["events"]]

@@ -7,8 +7,12 @@ import click
 
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, home_path, node_option
+from ledger.cli.logs import log_to_stderr
 from ledger.cli.output import credits, emit, output_option, say
 from ledger.cli.unlock import keystore, unlock_key
+from marketplace.cli.named import is_lease_id
+from marketplace.cli.offline import generate_option, identity
+from marketplace.cli.sending import transact
 from provider.cli.earnings import bond, payout
 
 DEFAULT_DOCKER = "unix:///var/run/docker.sock"
@@ -30,7 +34,7 @@ provider.add_command(bond)
 provider.add_command(payout)
 
 
-@provider.command("start")
+@provider.command("start", short_help="Bid, run leases and serve their tenants.")
 @node_option
 @from_option
 @docker_option
@@ -90,27 +94,7 @@ def start(
         os._exit(0)
 
 
-def log_to_stderr() -> None:
-    """One line an event on standard error: for people at a terminal, JSON elsewhere."""
-    import logging
-
-    import structlog
-
-    terminal = sys.stderr.isatty()
-    renderer = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-
-
-@provider.command("doctor")
+@provider.command("doctor", short_help="Look at all that a provider needs, and how to mend it.")
 @docker_option
 @click.option("--simulate-gpus", "simulate", envvar="GPUBID_SIMULATE_GPUS", multiple=True, help="As for start.")
 @home_option
@@ -133,7 +117,7 @@ def doctor(docker: str, simulate: tuple[str, ...], output: str) -> None:
         )
 
 
-@provider.command("prices")
+@provider.command("prices", short_help="Print an example of a price file, or check one.")
 @click.option("--price-file", envvar="GPUBID_PRICE_FILE", type=click.Path(dir_okay=False), help="Check this file instead.")
 @output_option
 def prices(price_file: str | None, output: str) -> None:
@@ -173,45 +157,49 @@ def leases(node: str, key_name: str, everything: bool, output: str) -> None:
     emit(output, found, headers=headers, rows=rows, names=[v["id"] for v in found])
 
 
-@provider.command("release")
+@provider.command("release", short_help="Say that nothing of a closed lease is left here.")
 @click.argument("lease")
 @click.option("--close", "closing", is_flag=True, help="End the lease first, with the reason policy; it is counted.")
+@generate_option
 @node_option
 @from_option
 @docker_option
 @home_option
 def release(lease: str, closing: bool, node: str, key_name: str, docker: str) -> None:
     """Say that nothing of a closed LEASE is left on this host, which frees its devices; checked against the engine."""
-    from marketplace.cli.connect import connect, send_once
+    from marketplace.client import NodeClient
     from marketplace.protocol.messages import CloseLease, Release
+
+    if not is_lease_id(lease):
+        raise CommandFailed(f"{lease!r} names no lease", Exit.USAGE, fix="see gpubid provider leases --all")
+    with NodeClient(node) as client:
+        view = client.lease(lease)
+    if view["state"] != "closed":
+        if not closing:
+            raise CommandFailed(f"the lease is {view['state']}", Exit.CONFLICT, fix="end it first: add --close")
+        end = CloseLease(generation=view["generation"], lease=lease, reason="policy", detail="ended by the operator")
+        if transact(node, key_name, end) is not None:
+            say(f"closed {lease}; the daemon removes its containers and releases it")
+        return
+    if view["released"]:
+        say(f"{lease} is released already")
+        return
+    _nothing_left(lease, docker, identity(key_name)[0])
+    if transact(node, key_name, Release(clean=True, generation=view["generation"], lease=lease)) is not None:
+        say(f"released {lease}")
+
+
+def _nothing_left(lease: str, docker: str, address: str) -> None:
+    """CommandFailed where something of the lease is on the engine still, or the engine does not answer."""
     from provider.runtime.docker import DockerRuntime
     from provider.runtime.port import Unknown
 
-    info, seed = unlock_key(key_name)
-    outbox = home_path() / "outbox" / info.name
-    with connect(node) as client:
-        sender = client.sender(seed, info.address, outbox=outbox)
-        view = client.lease(lease)
-        if view["state"] != "closed":
-            if not closing:
-                raise CommandFailed(f"the lease is {view['state']}", Exit.CONFLICT, fix="end it first: add --close")
-            end = CloseLease(generation=view["generation"], lease=lease, reason="policy", detail="ended by the operator")
-            send_once(client, sender, outbox, end)
-            say(f"closed {lease}; the daemon removes its containers and releases it")
-            return
-        if view["released"]:
-            say(f"{lease} is released already")
-            return
-        runtime = DockerRuntime(docker, info.address)
-        try:
-            left = lease in runtime.leases()
-        except Unknown as error:
-            raise CommandFailed(f"no Docker Engine answers at {docker}: {error}", Exit.UNREACHABLE) from None
-        finally:
-            runtime.close()
-        if left:
-            raise CommandFailed(
-                "its containers, network or volumes are still here", Exit.CONFLICT, fix="let the daemon remove them"
-            )
-        send_once(client, sender, outbox, Release(clean=True, generation=view["generation"], lease=lease))
-    say(f"released {lease}")
+    runtime = DockerRuntime(docker, address)
+    try:
+        left = lease in runtime.leases()
+    except Unknown as error:
+        raise CommandFailed(f"no Docker Engine answers at {docker}: {error}", Exit.UNREACHABLE) from None
+    finally:
+        runtime.close()
+    if left:
+        raise CommandFailed("its containers, network or volumes are still here", Exit.CONFLICT, fix="let the daemon remove them")

@@ -24,7 +24,7 @@ from provider.leases.executor import Executor
 from provider.leases.journal import Journal, JournalFailed, Manifest
 from provider.leases.ledger import Ledger, LedgerUnreachable
 from provider.leases.manifest import ManifestRefused, accept
-from provider.leases.model import Entry, Phase
+from provider.leases.model import Entry
 from provider.leases.supervisor import Supervisor
 from provider.runtime.port import Chunk, Container, Runtime, StartFailed, Unknown
 
@@ -101,8 +101,7 @@ class Desk:
             raise Problem(422, error.code, "the manifest was refused", error.detail, error.fix) from None
         if entry.spec != terms.hash:
             manifest = Manifest(lease, terms.hash, terms.group, terms.resources, msgspec.json.encode(upload.manifest))
-            fresh = {"failures": 0, "next_try_ms": 0, "error": "", "phase": Phase.PREPARING, "spec": terms.hash}
-            kept = self.journal.keep_manifest(manifest, slots=group.slots(), **fresh)
+            kept = self.journal.keep_manifest(manifest, group.slots())
             if kept is None:
                 raise no_such_lease()
             entry = kept

@@ -20,11 +20,10 @@ STOP_S: Final = 3
 class ListenFailed(Exception):
     """The address cannot be listened on."""
 
-    exit_code = 5
-
-    def __init__(self, host: str, port: int, error: OSError) -> None:
+    def __init__(self, address: str, error: OSError) -> None:
         taken = error.errno == errno.EADDRINUSE
-        super().__init__(f"{host}:{port} is in use" if taken else f"cannot listen on {host}:{port}: {error.strerror or error}")
+        super().__init__(f"{address} is in use" if taken else f"cannot listen on {address}: {error.strerror or error}")
+        self.exit_code = 2 if error.errno == errno.EINVAL else 5
         self.fix = "end what listens there, or give another address with --listen HOST:PORT"
 
 
@@ -37,14 +36,14 @@ def listen(address: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         bound = socket.socket(family, socket.SOCK_STREAM)
     except ValueError:
-        raise ListenFailed(address, 0, OSError(errno.EINVAL, "it is not HOST:PORT")) from None
+        raise ListenFailed(address, OSError(errno.EINVAL, "it is not HOST:PORT")) from None
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         bound.listen(128)
     except (OSError, OverflowError) as error:
         bound.close()
-        raise ListenFailed(host, port, error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))) from None
+        raise ListenFailed(address, error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))) from None
     return bound
 
 

@@ -132,6 +132,8 @@ class Executor:
                 self.runtime.remove(lease)
                 log.info("removed", lease=lease, why=why)
             case RemoveStale(lease=lease, keep_generation=keep):
+                if not keep:
+                    self._ready_images(lease)
                 self.runtime.remove(lease, keep_generation=keep)
                 log.info("removed stale containers", lease=lease, keep_generation=keep)
             case Report():
@@ -206,6 +208,12 @@ class Executor:
         # A lease of one container is started on this thread: nothing stands between the manifest and its answer.
         containers = [one(slots[0])] if len(slots) == 1 else _results([self._starts.submit(one, slot) for slot in slots])
         self._started(action, containers, ports)
+
+    def _ready_images(self, lease: str) -> None:
+        """Have the images of a new manifest before the containers of the old one go: one that cannot be had ends nothing."""
+        group = self.group(lease)
+        if group is not None:
+            self._images(group)
 
     @contextlib.contextmanager
     def _telling_of_pull(self, action: Start, wanted: Wanted) -> Iterator[None]:
@@ -292,6 +300,8 @@ class Executor:
             for port in container.ports:
                 if port.host_port:
                     ports[port_key(slot_of(container), port.container_port, port.protocol)] = port.host_port
+        current = self.journal.get(action.lease)
+        runs = all(c.state == "running" for c in containers) and current is not None and current.spec == action.spec
         self.journal.change(
             action.lease,
             started_ms=self.ledger.now_ms(),
@@ -299,7 +309,7 @@ class Executor:
             started_generation=action.generation,
             images={c.service: c.image_digest for c in containers},
             ports=ports,
-            phase=Phase.RUNNING if all(c.state == "running" for c in containers) else Phase.STARTING,
+            phase=Phase.RUNNING if runs else Phase.STARTING,
         )
         log.info("started", lease=action.lease, generation=action.generation, containers=len(containers))
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 import msgspec
 
 from marketplace.protocol.resources import ResourceUnit
-from provider.leases.model import Entry
+from provider.leases.model import Entry, Phase, Slot
 
 
 class HomeBusy(Exception):
@@ -162,13 +162,18 @@ class Journal:
                 self._entries[lease] = changed
             return changed
 
-    def keep_manifest(self, manifest: Manifest, **changes: Any) -> Entry | None:
-        """Keep a manifest and change the lease with it, in one step."""
+    def keep_manifest(self, manifest: Manifest, slots: tuple[Slot, ...]) -> Entry | None:
+        """Keep a manifest and have its lease run it, with a clean slate, in one step; None where the lease is gone."""
         with self._lock:
             entry = self._entries.get(manifest.lease)
             if entry is None:
                 return None
-            changed = msgspec.structs.replace(entry, **changes)
+            # No start counts as one of it, even of a manifest that comes back: containers that were taken away for another one
+            # in between are no failure of the host.
+            changed = msgspec.structs.replace(
+                entry, spec=manifest.spec, slots=slots, phase=Phase.PREPARING,
+                failures=0, next_try_ms=0, error="", started_spec="",
+            )  # fmt: skip
             put = ("INSERT OR REPLACE INTO manifest VALUES (?, ?)", (manifest.lease, msgspec.json.encode(manifest)))
             self._write(_put(changed), put)
             self._entries[manifest.lease] = changed

@@ -89,6 +89,30 @@ def get_deployment(gateway: Serving, dseq: Dseq) -> Response:
     return answer(view(gateway, dseq))
 
 
+def _put(gateway: Gateway, dseq: int, ask: Ask) -> Response:
+    sdl = parse(ask.sdl, strict=ask.strict)
+    if ask.deposit is not None:
+        raise Problem(422, "a deposit is for a new deployment", code="invalid", fix="leave it out")
+    gateway.flow.update(gateway.flow.revise(dseq, sdl))
+    if gateway.store.get(dseq) is not None:
+        gateway.store.move(dseq, "created")
+    gateway.worker.renew(dseq, anyway=True)
+    return answer(view(gateway, dseq) | {"warnings": [msgspec.to_builtins(w) for w in sdl.warnings]})
+
+
+@router.put(
+    "/v1/deployments/{dseq}",
+    responses=documented(ref("Deployment"), 200, 402, 404, 408, 409, 413, 415, 422),
+    openapi_extra=SDL_BODY,
+)
+async def update_deployment(gateway: Serving, request: Request, dseq: Dseq, strict: Strict = False) -> Response:
+    """Change a deployment to the file in the body: image, command, environment, fewer ports, counts of services of one
+    shape. Its leases go on; containers follow by themselves, as `phase` tells. 409 where resources, placement or price would
+    have to change. A repeat changes nothing more."""
+    ask = ask_of(request.headers.get("content-type", ""), await read_body(request), strict)
+    return await run_in_threadpool(_put, gateway, dseq, ask)
+
+
 @router.delete("/v1/deployments/{dseq}", responses=documented(ref("Bill"), 200, 404, 409, 422))
 def close_deployment(gateway: Serving, dseq: Dseq) -> Response:
     """End a deployment: its leases are paid to the millisecond, the rest is refunded. The bill, from the ledger's events."""

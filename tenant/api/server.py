@@ -7,7 +7,6 @@ import os
 import secrets
 import signal
 import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -17,11 +16,11 @@ import uvicorn
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.listen import bind, is_loopback, parse_listen, url_of
 from ledger.cli.output import say
-from ledger.client import Outbox, settle
-from marketplace.client import ApiError, NodeClient, Unreachable
+from marketplace.client import NodeClient
 from tenant.api.app import create_app
 from tenant.api.gateway import Gateway
 from tenant.api.store import Store
+from tenant.api.watch import Watch
 from tenant.api.work import Worker
 from tenant.deploy.flow import Deployer
 
@@ -88,37 +87,6 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-@contextlib.contextmanager
-def _settling(node_url: str, folder: Path) -> Iterator[None]:
-    """Meanwhile, in the background, send again what an earlier process left without a known result, until all is known."""
-    ending = threading.Event()
-
-    def work() -> None:
-        pause_s = 0.5
-        with NodeClient(node_url) as node:
-            while not ending.is_set():
-                try:
-                    found = settle(node, Outbox(folder), timeout_s=0)
-                except (Unreachable, ApiError) as error:
-                    say(f"what was left without a result waits for the node: {error}")
-                else:
-                    for left in found:
-                        result = "applied" if left.receipt is not None else str(left.refusal or "not known yet")
-                        say(f"transaction {left.envelope.id}, left without a result: {result}")
-                    if all(left.receipt or left.refusal for left in found):
-                        return
-                ending.wait(pause_s)
-                pause_s = min(pause_s * 2, 10.0)
-
-    thread = threading.Thread(target=work, name="outbox", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        thread.join(1)  # one that waits for the node holds nothing
-
-
 def serve(listen: str, node_url: str, seed: bytes, home: Path, *, principal: str, open_to_others: bool) -> None:
     """Serve the account `principal` until SIGTERM or SIGINT. CommandFailed where it cannot start."""
     host, _ = parse_listen(listen)
@@ -146,7 +114,7 @@ def serve(listen: str, node_url: str, seed: bytes, home: Path, *, principal: str
                     limit_concurrency=256,
                 )
                 worker.resume()
-                with _settling(node_url, flow.outbox):
+                with Watch(node_url, flow, worker):
                     asyncio.run(_Server(settings, f"ready {url_of(sock)} owner {flow.owner}").serve(sockets=[sock]))
             finally:
                 worker.close()

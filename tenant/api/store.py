@@ -105,6 +105,12 @@ class Store:
         with self._engine.connect() as connection:
             return [_asked(row) for row in connection.execute(query)]
 
+    def finished(self) -> list[int]:
+        """Deployments that run or have failed, by dseq, oldest first: what happens on the ledger may give them work again."""
+        query = sa.select(ASKED.c.dseq).where(ASKED.c.phase.in_(("running", "failed"))).order_by(ASKED.c.dseq)
+        with self._engine.connect() as connection:
+            return [int(row.dseq) for row in connection.execute(query)]
+
     def close(self) -> None:
         """Close the file."""
         self._engine.dispose()

@@ -2,14 +2,14 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from ledger.client import Unreachable as NoAnswer
 from marketplace.client import NodeClient
 from tenant.api.problems import Problem, of_error
-from tenant.api.store import Asked, Store
+from tenant.api.store import UNFINISHED, Asked, Store
 from tenant.deploy.failure import DeployFailed, NoMatch, NotRunning
 from tenant.deploy.flow import Deployer
 
@@ -30,6 +30,10 @@ class Worker:
         self._flow = flow
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="deploy")
         self._busy: set[int] = set()
+        self._news: dict[int, bool] = {}
+        """Deployments of which something was heard that is not looked at yet; True where they are to be sent anew anyway."""
+        self._sent: set[str] = set()
+        """Leases whose provider has the manifest."""
         self._lock = threading.Lock()
         self._creating = [threading.Lock() for _ in range(_STRIPES)]
         self._ending = threading.Event()
@@ -46,6 +50,32 @@ class Worker:
                 return
             self._busy.add(dseq)
             self._pool.submit(self._carry, dseq)
+
+    def renew(self, dseq: int, *, anyway: bool = False) -> None:
+        """Look at a deployment again, now or after what is under way: where a lease lacks its manifest, send it.
+
+        With `anyway` it is sent to all of its leases.
+        """
+        with self._lock:
+            self._news[dseq] = self._news.get(dseq, False) or anyway
+        self.take(dseq)
+
+    def review(self) -> None:
+        """Look at all deployments that may have changed while nothing was heard of them. Unreachable, ApiError."""
+        matched = {int(lease["dseq"]) for lease in self._node.leases(owner=self._flow.owner, state="matched")}
+        for dseq in sorted(matched | set(self._store.finished())):
+            self.renew(dseq)
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Take an event of the account's own from the node."""
+        id = str(event.get("lease") or event.get("deployment") or "")
+        _, _, rest = id.partition("/")
+        dseq = rest.partition("/")[0]
+        if event["kind"] == "LeaseEnded":
+            with self._lock:
+                self._sent.discard(id)
+        if dseq.isdecimal():
+            self.renew(int(dseq))
 
     def create(self, dseq: int) -> None:
         """Open the deployment on the ledger, unless that is done; repeatable. What the market refuses is raised.
@@ -80,8 +110,10 @@ class Worker:
 
     def _carry(self, dseq: int) -> None:
         again = False
+        with self._lock:
+            news = self._news.pop(dseq, None)
         try:
-            again = self._steps(dseq)
+            again = self._steps(dseq) if news is None or self._take_up(dseq, news) else False
         except Exception as error:
             problem = of_error(error)
             if problem is None and not self._ending.is_set():
@@ -89,16 +121,49 @@ class Worker:
             again = self._ending.is_set() or (problem is not None and problem.status == 503)
             if not again:
                 self._store.move(dseq, "failed", str(error))
+            elif news is not None:
+                with self._lock:
+                    self._news[dseq] = self._news.get(dseq, False) or news
         finally:
             with self._lock:
                 self._busy.discard(dseq)
-        if again and not self._ending.wait(0.5):
+                heard = dseq in self._news
+        if (again and not self._ending.wait(0.5)) or (heard and not again):
             self.take(dseq)
+
+    def _take_up(self, dseq: int, anyway: bool) -> bool:
+        """See what became of a deployment that was left alone; True where steps are to be taken that the store tells."""
+        asked = self._store.get(dseq)
+        if asked is not None and asked.phase in UNFINISHED:
+            return True
+        found = self._node.deployment(self._flow.owner, dseq)
+        if found["state"] == "closed":
+            self._store.move(dseq, "closed")
+            self._flow.shelf.drop(self._flow.owner, dseq)
+            return False
+        live = [lease for lease in found["leases"] if lease["state"] != "closed"]
+        waits = any(order["state"] == "open" for order in found["orders"])
+        lacking = [lease for lease in live if anyway or (lease["state"] == "matched" and lease["id"] not in self._sent)]
+        if asked is None:
+            # Deployed by a command in this home, which may have left.
+            if self._flow.shelf.find(self._flow.owner, dseq) is not None:
+                self._send(lacking)
+            return False
+        if lacking or waits or (asked.phase == "running" and not live):
+            self._store.move(dseq, "created")
+            return True
+        return False
+
+    def _send(self, leases: list[dict[str, Any]]) -> None:
+        for lease in leases:
+            self._flow.send_manifest(lease)
+            with self._lock:
+                self._sent.add(lease["id"])
 
     def _steps(self, dseq: int) -> bool:
         """Take the steps that are left; True where it is to be taken up again."""
         asked = self._store.get(dseq)
-        if asked is None or self._ending.is_set():
+        if asked is None or asked.phase in ("running", "closed") or self._ending.is_set():
             return False
         if asked.phase == "accepted":
             self.create(dseq)
@@ -108,8 +173,7 @@ class Worker:
             # An order waits as long as its owner likes; one that is closed is over.
             self._store.move(dseq, "created", str(error))
             return self._is_waiting(dseq)
-        for lease in leases:
-            self._flow.send_manifest(lease)
+        self._send(leases)
         self._store.move(dseq, "matched")
         for lease in leases:
             try:

@@ -1,15 +1,22 @@
 """`gpubid lease`: what runs, what it says and costs, and its end."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ledger.cli.failure import CommandFailed, Exit
 from ledger.cli.home import from_option, home_option, node_option
-from ledger.cli.output import credits, describe, emit, output_option
+from ledger.cli.output import credits, describe, emit, output_option, say
+from marketplace.cli.named import is_lease_id
+from marketplace.cli.offline import generate_option, generating, without_node
+from marketplace.cli.sending import transact
 from tenant.cli.deploy import addresses, describe_leases, run
-from tenant.cli.lookup import deployer, find_lease, owner_of, sending_deployer
+from tenant.cli.lookup import deployer, deployment_of, dseq_of, find_lease, owner_of, sending_deployer
+
+if TYPE_CHECKING:
+    from marketplace.client import NodeClient
+    from marketplace.protocol.messages import CloseDeployment, CloseGroup
 
 
 @click.group()
@@ -93,7 +100,7 @@ def show(id: str, watch: bool, key_name: str, node: str, output: str) -> None:
             click.echo("")
 
 
-@lease.command("status")
+@lease.command("status", short_help="Show what the provider says: phase, services, ports.")
 @click.argument("id")
 @from_option
 @node_option
@@ -137,9 +144,13 @@ def logs(id: str, follow: bool, tail: int | None, service: str, timestamps: bool
                 prefix = f"{line['time']} " if timestamps else ""
                 prefix += f"[{line['service']}-{line['replica']}] " if len(names) > 1 else ""
                 click.echo(prefix + line["text"], err=line["stream"] == "stderr" and not sys.stdout.isatty())
+            if not names and item["state"] == "closed":
+                say("the lease is closed: its containers are gone, and what they wrote with them")
 
 
-@lease.command("exec", context_settings={"ignore_unknown_options": True})
+@lease.command(
+    "exec", context_settings={"ignore_unknown_options": True}, short_help="Run a command inside a lease, and leave with its code."
+)
 @click.argument("id")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--service", default="", help="Service; needed where there are several.")
@@ -206,7 +217,7 @@ def _ended(code: int | None) -> Exception:
     return click.exceptions.Exit(code)
 
 
-@lease.command("manifest")
+@lease.command("manifest", short_help="Send the manifest again, and wait until it runs.")
 @click.argument("dseq", type=click.IntRange(1))
 @click.option("--file", type=click.Path(dir_okay=False), help="The deployment file, where this home does not have it.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(1, 86_400), default=180, show_default=True, help="Seconds to wait.")
@@ -225,9 +236,10 @@ def manifest(dseq: int, file: str | None, timeout_s: float, key_name: str, node:
     emit(output, found, text=describe_leases(found), names=[item["id"] for item in found])
 
 
-@lease.command("close")
+@lease.command("close", short_help="End a lease or deployment, with the exact bill.")
 @click.argument("id")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@generate_option
 @from_option
 @node_option
 @home_option
@@ -239,17 +251,15 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
     """
     from marketplace.cli.connect import connect
 
+    if generating():
+        transact(node, key_name, _ending(node, id, owner_of(key_name)))
+        return
     with connect(node) as client:
         flow = sending_deployer(client, key_name)
-        dseq, gseq = _named(id, flow.owner)
-        found = client.deployment(flow.owner, dseq)
-        if gseq is not None:
-            _still_open(found, id)
-        open_groups = {order["gseq"] for order in found["orders"] if order["state"] != "closed"}
-        whole = gseq is None or open_groups <= {gseq}
+        dseq, gseq, whole = _meant(client, id, flow.owner)
         if not yes and sys.stdin.isatty() and not click.confirm(f"Close {'deployment' if whole else 'group'} {id}?", err=True):
             raise CommandFailed("nothing was closed")
-        bill = flow.close(dseq) if gseq is None or whole else flow.close_group(dseq, gseq)
+        bill = flow.close(dseq) if whole else flow.close_group(dseq, gseq)
     lines = [f"lease {item['id']}\n  paid {credits(item['paid'])} credits{_hold(item)}" for item in bill["leases"]]
     facts = {"paid": f"{credits(bill['paid'])} credits", "refunded": f"{credits(bill['refund'])} credits"}
     if int(bill["charged"]):
@@ -258,6 +268,33 @@ def close(id: str, yes: bool, key_name: str, node: str, output: str) -> None:
         whole_life = bill["purse"]
         facts["in all"] = f"{credits(whole_life['deposited'])} deposited, {credits(whole_life['paid'])} paid"
     emit(output, bill, text="\n".join([*lines, describe(facts)]), names=[str(dseq)])
+
+
+def _meant(client: "NodeClient", id: str, owner: str) -> tuple[int, int, bool]:
+    """(dseq, gseq, the whole deployment is meant) of an id; CommandFailed where the lease is none of it, or over."""
+    dseq, gseq = _named(id, owner)
+    found = deployment_of(client, owner, dseq)
+    if gseq is not None:
+        _still_open(found, id)
+    open_groups = {order["gseq"] for order in found["orders"] if order["state"] != "closed"}
+    return dseq, gseq or 0, gseq is None or open_groups <= {gseq}
+
+
+def _ending(node: str, id: str, owner: str) -> "CloseDeployment | CloseGroup":
+    """The message that ends a lease or deployment; without a node to ask, that which its id says."""
+    from marketplace.client import NodeClient
+    from marketplace.protocol.messages import CloseDeployment, CloseGroup
+
+    if without_node():
+        dseq, named = _named(id, owner)
+        gseq, whole = named or 0, named is None
+    else:
+        with NodeClient(node) as client:
+            dseq, gseq, whole = _meant(client, id, owner)
+    if whole:
+        return CloseDeployment(dseq=dseq)
+    say(f"closes group {gseq} only: the deployment and its purse stay until gpubid lease close {dseq}")
+    return CloseGroup(dseq=dseq, gseq=gseq)
 
 
 def _hold(item: dict[str, Any]) -> str:
@@ -276,11 +313,8 @@ def _still_open(found: dict[str, Any], id: str) -> None:
 
 def _named(text: str, owner: str) -> tuple[int, int | None]:
     """(dseq, gseq) of a lease id, or (dseq, None) of a dseq alone. CommandFailed where it is another's, or neither."""
-    if text.isdecimal():
-        return int(text), None
-    parts = text.split("/")
-    if len(parts) != 5 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+    if "/" not in text:
+        return dseq_of(text, owner), None
+    if not is_lease_id(text):
         raise CommandFailed(f"{text!r} names no lease", Exit.USAGE, fix="see gpubid lease list")
-    if parts[0] != owner:
-        raise CommandFailed("the lease is another account's", Exit.FORBIDDEN, fix="give --from the key of its owner")
-    return int(parts[1]), int(parts[2])
+    return dseq_of(text, owner), int(text.split("/")[2])

@@ -64,7 +64,7 @@ def _checked(file: str, data: bytes, strict: bool) -> tuple[dict[str, Any], str]
     return line, "\n".join(as_text(problem, source, file) for problem in (*errors, *warnings))
 
 
-@sdl.command()
+@sdl.command(short_help="Check files: what is wrong, where, and how to mend it.")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--strict", is_flag=True, help="Refuse also what the reference only ignores.")
 @output_option

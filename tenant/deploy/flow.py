@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +17,9 @@ from marketplace.protocol.ids import parse_lease
 from marketplace.protocol.messages import CloseDeployment, CloseGroup
 from provider.client import GatewayClient, GatewayError, GatewayUnreachable, make_token
 from tenant.deploy.failure import DeployFailed, NoMatch, NotRunning
-from tenant.deploy.kept import Kept, Shelf
+from tenant.deploy.kept import Shelf
 from tenant.deploy.plan import Plan, make_plan
+from tenant.deploy.update import Revision, make_revision
 
 if TYPE_CHECKING:
     from tenant.sdl import Sdl
@@ -45,6 +46,11 @@ class Deployer:
         self.owner = self._sender.principal
         self.shelf = Shelf(home / "deployments")
 
+    @property
+    def attended(self) -> Container[str]:
+        """Ids of transactions that are being sent now."""
+        return self._sender.attended
+
     def prepare(self, source: bytes, *, strict: bool = False, deposit: int | None = None, dseq: int | None = None) -> Plan:
         """Parse a file and plan its deployment. SdlRefused, LoweringRefused or DeployFailed say what is wrong."""
         from tenant.sdl import parse
@@ -63,7 +69,7 @@ class Deployer:
         earlier = self.shelf.find(plan.owner, plan.dseq)
         if earlier is not None and earlier.hash != plan.hash:
             raise DeployFailed(f"deployment {plan.dseq} is of another file", fix="deploy it under another number", exit_code=5)
-        self.shelf.put(Kept(owner=plan.owner, dseq=plan.dseq, hash=plan.hash, manifest=plan.manifest))
+        self.shelf.put(plan.kept())
         try:
             return self._send(plan.message())
         except Rejected as refusal:
@@ -71,6 +77,42 @@ class Deployer:
                 return None
             self.shelf.drop(plan.owner, plan.dseq)
             raise
+
+    def revise(self, dseq: int, sdl: "Sdl", *, ignore_auditors: bool = False) -> Revision:
+        """What changes a deployment to a parsed file; DeployFailed where its groups would have to change, which they cannot."""
+        return make_revision(self.node.deployment(self.owner, dseq), sdl, ignore_auditors=ignore_auditors)
+
+    def update(self, revision: Revision) -> Receipt | None:
+        """Keep the new manifest, then put its hash on the ledger; None where it stands there. The leases go on as they are:
+        each provider is to be sent the manifest. Repeating it is harmless.
+        """
+        kept = revision.kept
+        if revision.message is None:
+            self.shelf.adopt(kept)
+            return None
+        self.shelf.propose(kept)
+        try:
+            receipt = self._send(revision.message)
+        except Rejected:
+            self.shelf.withdraw(kept.owner, kept.dseq)
+            raise
+        self.shelf.adopt(kept)
+        return receipt
+
+    def leases(self, dseq: int) -> list[Json]:
+        """The leases of a deployment that are not over, in the order of groups."""
+        found = self.node.deployment(self.owner, dseq)["leases"]
+        return sorted((lease for lease in found if lease["state"] != "closed"), key=lambda lease: lease["gseq"])
+
+    def manifest(self, owner: str, dseq: int) -> list[dict[str, object]]:
+        """The kept manifest that the ledger names: an update may have broken off before its result was known.
+
+        DeployFailed where none is kept.
+        """
+        proposed = self.shelf.proposed(owner, dseq)
+        if proposed is not None and self.node.deployment(owner, dseq)["hash"] == proposed.hash:
+            self.shelf.adopt(proposed)
+        return self.shelf.get(owner, dseq).manifest
 
     def _is_mine(self, plan: Plan) -> bool:
         found = self.node.deployment(plan.owner, plan.dseq)
@@ -86,7 +128,8 @@ class Deployer:
     def wait_matched(self, dseq: int, timeout_s: float, progress: Progress = quiet) -> list[Json]:
         """Wait until every group has a lease; the leases, in the order of groups. Groups that their owner closed count for none.
 
-        NoMatch says why a group has none. A node that is away for a while is asked again until the time is over.
+        NoMatch says why a group has none. A node that is away for a while is asked again until the time is over, and so is
+        one that does not know yet a deployment whose manifest is kept here: its transaction may be on its way from elsewhere.
         """
         deadline = time.monotonic() + timeout_s
         pause, said = 0.02, ""
@@ -94,10 +137,11 @@ class Deployer:
             try:
                 found = self.node.deployment(self.owner, dseq)
                 leases, waiting = _standing(found)
-            except Unreachable as error:
-                if time.monotonic() > deadline:
+            except (Unreachable, ApiError) as error:
+                unknown = isinstance(error, ApiError)
+                if time.monotonic() > deadline or (unknown and not self._may_come(error, dseq)):
                     raise
-                waiting, leases, words = [], [], str(error)
+                words = f"deployment {dseq} is not on the ledger yet" if unknown else str(error)
             else:
                 if not waiting:
                     return leases
@@ -109,6 +153,9 @@ class Deployer:
                 said = words
             time.sleep(pause)
             pause = min(pause * 1.5, 1.0)
+
+    def _may_come(self, error: Unreachable | ApiError, dseq: int) -> bool:
+        return isinstance(error, ApiError) and error.status == 404 and self.shelf.find(self.owner, dseq) is not None
 
     def gateway(self, lease: Json) -> GatewayClient:
         """A client of the lease's provider, as a context manager."""
@@ -132,7 +179,7 @@ class Deployer:
         A gateway that does not answer is asked again for `patience_s` seconds; then GatewayUnreachable.
         """
         if manifest is None:
-            manifest = self.shelf.get(lease["owner"], lease["dseq"]).manifest
+            manifest = self.manifest(lease["owner"], lease["dseq"])
         deadline = time.monotonic() + patience_s
         pause, told = 0.1, False
         with self.gateway(lease) as gateway:

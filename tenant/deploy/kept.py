@@ -25,12 +25,35 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def _path(self, owner: str, dseq: int) -> Path:
+    def path(self, owner: str, dseq: int) -> Path:
+        """The file of a deployment."""
         return self.folder / f"{owner}-{dseq}.json"
 
     def put(self, kept: Kept) -> None:
         """Store durably, replacing an earlier manifest of the same deployment; DeployFailed where it cannot be written."""
-        path = self._path(kept.owner, kept.dseq)
+        self._put(self.path(kept.owner, kept.dseq), kept)
+
+    def propose(self, kept: Kept) -> None:
+        """Store beside the manifest of a deployment the one that it is to have; DeployFailed where it cannot be written."""
+        self._put(self._proposed(kept.owner, kept.dseq), kept)
+
+    def proposed(self, owner: str, dseq: int) -> Kept | None:
+        """The manifest that a deployment is to have, where an update of it is under way."""
+        return self._read(self._proposed(owner, dseq), dseq)
+
+    def adopt(self, kept: Kept) -> None:
+        """What was proposed is what the deployment has from now on."""
+        self.put(kept)
+        self.withdraw(kept.owner, kept.dseq)
+
+    def withdraw(self, owner: str, dseq: int) -> None:
+        """The deployment keeps what it has."""
+        self._proposed(owner, dseq).unlink(missing_ok=True)
+
+    def _proposed(self, owner: str, dseq: int) -> Path:
+        return self.folder / f"{owner}-{dseq}.proposed.json"
+
+    def _put(self, path: Path, kept: Kept) -> None:
         # Threads and processes may keep the same deployment at once: each has a draft of its own.
         draft = path.with_suffix(f".{secrets.token_hex(8)}.new")
         try:
@@ -41,13 +64,16 @@ class Shelf:
         except OSError as error:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
-            fix = f"make room, or let {self.folder} be written, and try again: nothing was ordered"
+            fix = f"make room, or let {self.folder} be written, and try again: nothing was sent"
             raise DeployFailed(f"the manifest cannot be kept: {error}", fix=fix) from None
 
     def find(self, owner: str, dseq: int) -> Kept | None:
         """What is kept of a deployment, or None; DeployFailed where the file is damaged or cannot be read."""
+        return self._read(self.path(owner, dseq), dseq)
+
+    def _read(self, path: Path, dseq: int) -> Kept | None:
         try:
-            return msgspec.json.decode(self._path(owner, dseq).read_bytes(), type=Kept)
+            return msgspec.json.decode(path.read_bytes(), type=Kept)
         except FileNotFoundError:
             return None
         except (msgspec.MsgspecError, OSError) as error:
@@ -66,7 +92,8 @@ class Shelf:
 
     def drop(self, owner: str, dseq: int) -> None:
         """Forget a deployment that is over."""
-        self._path(owner, dseq).unlink(missing_ok=True)
+        self.withdraw(owner, dseq)
+        self.path(owner, dseq).unlink(missing_ok=True)
 
 
 def _write(path: Path, data: bytes) -> None:

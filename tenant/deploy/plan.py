@@ -8,6 +8,7 @@ import msgspec
 from marketplace.protocol.messages import CreateDeployment
 from marketplace.protocol.resources import Group
 from tenant.deploy.failure import DeployFailed
+from tenant.deploy.kept import Kept
 
 if TYPE_CHECKING:
     from tenant.sdl import Sdl
@@ -31,6 +32,10 @@ class Plan(msgspec.Struct, frozen=True):
     groups: tuple[Group, ...]
     manifest: list[dict[str, object]]
     warnings: tuple[str, ...] = ()
+
+    def kept(self) -> Kept:
+        """What is to be on disk before the message is signed."""
+        return Kept(owner=self.owner, dseq=self.dseq, hash=self.hash, manifest=self.manifest)
 
     def message(self) -> CreateDeployment:
         """The message that opens the deployment."""

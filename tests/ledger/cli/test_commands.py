@@ -4,11 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
 import pytest
+
+from ledger.cli.dispatch import cli
+from ledger.cli.output import columns
 
 SECRET = "canary-passphrase-7f3a"
 
@@ -28,6 +32,50 @@ def test_every_entry_point_is_a_command() -> None:
         command = entry.load()
         assert isinstance(command, click.Command), entry.name
         assert command.get_short_help_str(), entry.name
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command, int]]:
+    """Every command with its words, and the columns that a terminal of 80 leaves for its summary."""
+    names = group.list_commands(click.Context(group))
+    for name in names:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None, name
+        yield (*path, name), command, 80 - 6 - max(len(other) for other in names)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+def test_no_summary_is_cut() -> None:
+    """What a command does is said whole in lists of commands, on a terminal of 80 columns."""
+    cut = [" ".join(words) for words, command, room in commands(cli) if command.get_short_help_str(room).endswith("...")]
+    assert cut == []
+
+
+def test_what_the_system_refuses_is_told(tmp_path: Path) -> None:
+    """A home that cannot be made is named with what to do; no traceback."""
+    (tmp_path / "file").write_text("")
+    done = gpubid("keys", "list", home=tmp_path / "file" / "home")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"gpubid: {tmp_path / 'file'}")
+    assert "→" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a narrow terminal rows become paragraphs that cut nothing; elsewhere, and where there is room, it is a table."""
+    rows = [("gpu1" + "q" * 38, "vm", "1"), ("gpu1" + "p" * 38, "other", "2")]
+    table = columns(("PROVIDER", "HOST", "COST"), rows)
+    assert len(table.splitlines()) == 3
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    for width, lines in (("200", 3), ("40", 7)):
+        monkeypatch.setenv("COLUMNS", width)
+        text = columns(("PROVIDER", "HOST", "COST"), rows)
+        assert len(text.splitlines()) == lines
+        assert all(row[0] in text for row in rows)
+    assert columns(("PROVIDER", "HOST"), []) == "PROVIDER  HOST"
+    words = columns(("CHECK", "FOUND"), [("engine", "a long tale of many words that goes on for a while"), ("disk", "ok")])
+    assert words.splitlines()[1:3] == ["engine  a long tale of many words that", "        goes on for a while"]
+    assert len(words.splitlines()) == 4
 
 
 def test_help_imports_no_framework(tmp_path: Path) -> None:

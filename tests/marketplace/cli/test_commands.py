@@ -8,6 +8,7 @@ import pytest
 
 from tests.marketplace.cli.typist import Typist
 from tests.marketplace.node.listening import listening
+from tests.marketplace.node.serving import address
 
 
 @pytest.fixture(scope="module")
@@ -94,10 +95,40 @@ def test_the_chain_verifies(node: str, tmp_path: Path) -> None:
 def test_no_node(tmp_path: Path) -> None:
     """Without a node every command says so with exit code 7."""
     user = Typist(tmp_path, "http://127.0.0.1:1")
-    for command in (("node", "status"), ("market", "bids"), ("ledger", "checkpoint"), ("account", "show", "gpu1x")):
+    for command in (("node", "status"), ("market", "bids"), ("ledger", "checkpoint"), ("account", "show", address(1))):
         done = user.run(*command)
         assert done.returncode == 7, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_slips_are_named(node: str, tmp_path: Path) -> None:
+    """What is no address, deployment, message or transaction is told from its form, with what to give instead: exit code 2."""
+    user = Typist(tmp_path, node)
+    user.key()
+    user.ok("account", "faucet")
+    (tmp_path / "bad").write_text("not a transaction")
+    for words, says in (
+        (("account", "transfer", "abc", "1"), "'abc' is no address"),
+        (("account", "show", "abc"), "'abc' is no address"),
+        (("account", "faucet", "--to", "abc"), "'abc' is no address"),
+        (("account", "transfer", address(1), "1", "--principal", "abc"), "'abc' is no address"),
+        (("provider", "bond", "show", "abc"), "'abc' is no address"),
+        (("account", "deposit", "x", "1"), "'x' names no deployment"),
+        (("account", "withdraw", "abc/5", "1"), "'abc' is no address"),
+        (("account", "delegate", "default", "--verb", "Transfre"), "perhaps Transfer"),
+        (("provider", "release", "abc"), "'abc' names no lease"),
+        (("lease", "show", "a/1/1/1/b"), "names no lease"),
+        (("lease", "show", "9" * 20), "names no lease"),
+        (("lease", "close", "9" * 20), "names no deployment"),
+        (("tx", "send", str(tmp_path / "bad")), "not a signed transaction"),
+        (("ledger", "export", str(tmp_path / "none" / "x")), "there is no folder"),
+        (("ledger", "snapshot", str(tmp_path / "none" / "x")), "there is no folder"),
+        (("market", "bids", "--node", "nowhere"), "not the URL of a node"),
+    ):
+        done = user.run(*words)
+        assert (done.returncode, says in done.stderr, "→" in done.stderr) == (2, True, True), (words, done)
+    assert user.run("lease", "show", "77").stderr.count("→ see gpubid lease list") == 1
+    assert "nothing is to be paid" in user.run("provider", "payout").stderr
 
 
 def test_a_node_needs_right_settings(tmp_path: Path) -> None:

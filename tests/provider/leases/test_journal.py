@@ -22,7 +22,7 @@ def test_what_is_written_is_there_after_kill(tmp_path: Path) -> None:
         "import sys, os, signal; from pathlib import Path\n"
         "from tests.provider.leases.test_journal import *\n"
         "j = Journal(Path(sys.argv[1])); j.add(ENTRY)\n"
-        "j.keep_manifest(Manifest('a', 's', 'g', (), b'[1]'), spec='s', slots=(Slot('web', 0),))\n"
+        "j.keep_manifest(Manifest('a', 's', 'g', (), b'[1]'), (Slot('web', 0),))\n"
         "j.change('a', ports={'web/0/80/tcp': 81}, phase=Phase.RUNNING); j.keep_fact('x', 'y')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

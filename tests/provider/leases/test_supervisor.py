@@ -225,6 +225,45 @@ def test_another_manifest_replaces_the_containers(worlds: Callable[..., World]) 
     assert world.ledger.kinds() == ["ReportActive"]
 
 
+def test_an_update_whose_image_is_missing_ends_nothing(worlds: Callable[..., World]) -> None:
+    """Until the new image can be had the old containers run on, and the reason is told; the next manifest replaces them."""
+    world = worlds()
+    run_one(world)
+    (old,) = world.running(LEASE)
+    world.runtime.missing_images.add("gone")
+    world.give(LEASE, manifest(service(image="gone")))
+
+    def told() -> bool:
+        entry = world.journal.get(LEASE)
+        return entry is not None and "gone" in entry.error and entry.failures > 1
+
+    eventually(told, "the image to be tried again")
+    assert [c.id for c in world.running(LEASE)] == [old.id]
+    world.give(LEASE, manifest(service(env=["A=3"])))
+    eventually(lambda: [c.id for c in world.running(LEASE)] not in ([old.id], []), "the container to be replaced")
+    assert world.ledger.kinds() == ["ReportActive"]
+
+
+def test_a_manifest_that_comes_back_is_no_failure(worlds: Callable[..., World]) -> None:
+    """There and back again while the engine is slow: containers taken away for the one between never count as vanished."""
+    world = worlds()
+    first, second = manifest(), manifest(service(env=["A=2"]))
+    run_one(world, first)
+    for body in (second, first) * 5:
+        world.give(LEASE, body)
+    entry = world.journal.get(LEASE)
+    assert entry is not None
+
+    def settled() -> bool:
+        found = world.journal.get(LEASE)
+        return (
+            found is not None and found.started_spec == entry.spec and [c.spec_hash for c in world.running(LEASE)] == [entry.spec]
+        )
+
+    eventually(settled, "the first manifest to run again")
+    assert world.ledger.kinds() == ["ReportActive"]
+
+
 def test_a_taken_port_is_replaced(worlds: Callable[..., World]) -> None:
     """A host port that somebody took meanwhile is replaced by another, and the lease runs."""
     world = worlds()

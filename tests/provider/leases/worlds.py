@@ -16,7 +16,7 @@ from provider.leases.executor import Executor
 from provider.leases.journal import Journal, Manifest
 from provider.leases.ledger import LedgerUnreachable, Terms, TokenKeys
 from provider.leases.manifest import canonical_hash, group_named
-from provider.leases.model import Phase, Wanted
+from provider.leases.model import Wanted
 from provider.leases.plan import Policy
 from provider.leases.supervisor import Supervisor
 from provider.runtime.fake import FakeRuntime
@@ -223,12 +223,7 @@ class World:
         assert entry is not None
         group = group_named(body, terms.group)
         self.journal.keep_manifest(
-            Manifest(lease, canonical_hash(body), terms.group, terms.resources, msgspec.json.encode(body)),
-            spec=canonical_hash(body),
-            slots=group.slots(),
-            phase=Phase.PREPARING,
-            failures=0,
-            next_try_ms=0,
+            Manifest(lease, canonical_hash(body), terms.group, terms.resources, msgspec.json.encode(body)), group.slots()
         )
         self.supervisor.wake(lease)
 

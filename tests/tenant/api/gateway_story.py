@@ -119,6 +119,10 @@ class Desk:
         headers = {"content-type": kind} | ({"idempotency-key": key} if key else {})
         return self.call("POST", "/v1/deployments", content=body.encode(), headers=headers, params=query)
 
+    def put(self, dseq: int, body: str, kind: str = "application/yaml") -> httpx.Response:
+        """Ask for a change of a deployment."""
+        return self.call("PUT", f"/v1/deployments/{dseq}", content=body.encode(), headers={"content-type": kind})
+
     def made(self, body: str, key: str = "", **query: Any) -> Any:
         """A deployment that must be made."""
         answer = self.post(body, key, **query)

@@ -14,7 +14,7 @@ def test_generated_requests_meet_documented_answers(desk: Desk) -> None:
     desk.made(sdl())
     schema = schemathesis.openapi.from_dict(desk.get("/openapi.json"))
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 12
+    assert len(operations) == 13
 
     @settings(max_examples=12, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(data=st.data(), mode=st.sampled_from(list(schemathesis.GenerationMode)))

@@ -155,6 +155,21 @@ def test_a_limit_too_low_waits_and_says_why(desk: Desk) -> None:
     assert desk.call("DELETE", f"/v1/deployments/{dseq}").status_code == 200
 
 
+def test_an_update_that_cannot_be_is_refused(desk: Desk) -> None:
+    """What was ordered cannot change: 409 says what and what to do; a file or dseq that is wrong has its problem too."""
+    dseq = desk.made(sdl())["dseq"]
+    found = desk.problem(desk.put(dseq, sdl().replace("250m", "500m")), 409)
+    assert ("cpu 500m" in found["detail"], f"close {dseq}" in found["fix"]) == (True, True), found
+    desk.problem(desk.put(dseq, sdl(101)), 409)
+    desk.problem(desk.put(dseq, json.dumps({"sdl": sdl(), "deposit": "5"}), "application/json"), 422)
+    assert desk.problem(desk.put(dseq, sdl().replace("image:", "imagee:")), 422)["errors"]
+    desk.problem(desk.put(dseq, sdl(), "text/html"), 415)
+    desk.problem(desk.put(10**14, sdl()), 404)
+    assert desk.get(f"/v1/deployments/{dseq}")["version"] == 1
+    assert desk.call("DELETE", f"/v1/deployments/{dseq}").status_code == 200
+    desk.problem(desk.put(dseq, sdl()), 409)
+
+
 def test_a_quote_tells_the_price(desk: Desk) -> None:
     """The quote of a file is the rate that its lease then has."""
     answer = desk.call("POST", "/v1/quote", content=sdl().encode(), headers={"content-type": "application/yaml"})

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tests.marketplace.cli.typist import Typist
-from tests.processes import Program, development_node, eventually, provider
+from tests.processes import Program, User, development_node, eventually, provider
 from tests.tenant.api.gateway_story import sdl
 
 pytestmark = [pytest.mark.docker, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.process, pytest.mark.slow, pytest.
 SAYS = """command: ["/bin/sh", "-c"]
     args: ["echo hello from web; exec httpd -f -p 8080 -h /var/www"]
     expose:"""
+
+YAML = {"content-type": "application/yaml"}
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Client:
     program: Program
     user: Typist
     node: str
+    providers: dict[str, tuple[Program, str]] = field(default_factory=dict)
+    """By address: the process, and the name of its home and key."""
 
     def post(self, body: str, key: str) -> httpx.Response:
         """Ask for a deployment."""
@@ -53,14 +57,14 @@ class Client:
 @contextlib.contextmanager
 def serving(folder: Path, docker_url: str) -> Iterator[Client]:
     """A node, a provider and a gateway, each a process of its own."""
-    with development_node(folder) as (_, node), provider(folder, node, docker_url):
+    with development_node(folder) as (_, node), provider(folder, node, docker_url) as (first, address):
         user = Typist(folder / "tenant", node)
         user.key()
         user.ok("account", "faucet")
         with Program(_command(node), folder / "tenant") as program:
             url = program.line("ready ").split()[1]
             with httpx.Client(base_url=url, headers=_headers(folder / "tenant"), timeout=60) as http:
-                yield Client(http, program, user, node)
+                yield Client(http, program, user, node, {address: (first, "provider")})
 
 
 def _command(node: str) -> list[str]:
@@ -74,6 +78,7 @@ def test_the_whole_road(tmp_path: Path, docker_url: str, test_image: str) -> Non
         from_a_request_to_an_answering_service(client)
         an_image_that_does_not_exist(client)
         killed_and_started_again_it_goes_on(client, tmp_path / "other")
+        a_killed_providers_lease_goes_on_elsewhere(client, tmp_path, docker_url)
 
 
 def from_a_request_to_an_answering_service(client: Client) -> None:
@@ -131,6 +136,35 @@ def killed_and_started_again_it_goes_on(client: Client, home: Path) -> None:
                 assert any("hello from web" in line for line in stream.iter_lines())
                 assert second.stop(signal.SIGTERM) == 0, second.stderr
     user.ok("lease", "close", str(dseq), "--yes")
+
+
+def a_killed_providers_lease_goes_on_elsewhere(client: Client, folder: Path, docker_url: str) -> None:
+    """A provider's daemon is killed and its operator ends the lease: the other one gets order and manifest, and runs it."""
+    with provider(folder, client.node, docker_url, name="second") as (program, address):
+        client.providers[address] = (program, "second")
+        body = sdl().replace("expose:", SAYS)
+        dseq = client.post(body, "three").json()["dseq"]
+        lease = client.running(dseq)["leases"][0]
+        killed, name = client.providers[lease["provider"]]
+        killed.kill()
+        User(folder / name, client.node).ok("provider", "release", lease["id"], "--close", "--from", name)
+
+        def elsewhere() -> Any:
+            found = client.http.get(f"/v1/deployments/{dseq}").json()
+            live = [item for item in found["leases"] if item["state"] != "closed"]
+            return live if found["phase"] == "running" and live and live[0]["id"] != lease["id"] else None
+
+        (later,) = eventually(elsewhere, "the lease at the other provider")
+        assert later["provider"] in client.providers.keys() - {lease["provider"]}
+        ports = client.http.get(f"/v1/leases/{later['id']}/status").json()["services"]["web"]["ports"]
+        url = f"http://{ports[0]['host']}:{ports[0]['host_port']}/"
+        eventually(lambda: _answers(url), f"{url} to answer")
+        changed = client.http.put(f"/v1/deployments/{dseq}", content=body.replace("hello", "changed"), headers=YAML)
+        assert changed.status_code == 200, changed.text
+        path = f"/v1/leases/{later['id']}/logs"
+        eventually(lambda: "changed from web" in _texts(client.http.get(path).text), "the words of the new container")
+        assert client.http.get(f"/v1/leases/{later['id']}").json()["devices"] == later["devices"]
+        assert client.http.delete(f"/v1/deployments/{dseq}").status_code == 200
 
 
 def _ask(program: Program, home: Path, body: str) -> httpx.Response:

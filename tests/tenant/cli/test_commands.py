@@ -98,6 +98,38 @@ def test_a_provider_that_refuses(user: Typist, gateway: Gateway, tmp_path: Path)
     assert "lease close" not in refused.stderr
 
 
+def test_a_deployment_is_updated(user: Typist, gateway: Gateway, tmp_path: Path) -> None:
+    """By dseq or id: the manifest is replaced at the provider, the lease stays; what cannot change is refused with what to do."""
+    dseq, (id,) = deployed(user, tmp_path)
+    newer = file(tmp_path, SDL.replace("hush", "louder"))
+    old = gateway.manifests[id]
+    done = user.json("deploy", newer, "--update", dseq)
+    assert [item["id"] for item in done["leases"]] == [id]
+    assert gateway.manifests[id] != old
+    again = user.run("deploy", newer, "--update", id, "-o", "name")
+    assert (again.returncode, again.stdout.strip(), "sent again" in again.stderr) == (0, id, True)
+    bigger = file(tmp_path, SDL.replace("units: 100m", "units: 200m"))
+    for words, code, says in (
+        ((bigger, "--update", dseq), 5, f"gpubid lease close {dseq}"),
+        ((bigger, "--update", dseq, "--generate-only"), 5, "cpu 200m"),
+        ((newer, "--update", dseq, "--generate-only"), 5, f"gpubid lease manifest {dseq}"),
+        ((newer, "--update", dseq, "--deposit", "1"), 2, "gpubid account deposit"),
+        ((newer, "--update", "999"), 3, "not found"),
+        ((newer, "--update", "web"), 2, "names no deployment"),
+        ((newer, "--update", f"gpu1other/{dseq}"), 4, "another account"),
+    ):
+        refused = user.run("deploy", *words)
+        assert (refused.returncode, says in refused.stderr, refused.stdout) == (code, True, ""), (words, refused.stderr)
+    signed = tmp_path / "signed"
+    unsigned = user.ok("deploy", file(tmp_path, SDL.replace("hush", "offline")), "--update", dseq, "--generate-only")
+    (tmp_path / "unsigned").write_text(unsigned)
+    signed.write_text(user.ok("tx", "sign", str(tmp_path / "unsigned")))
+    user.ok("tx", "send", str(signed))
+    user.ok("lease", "manifest", dseq)
+    assert "offline" in json.dumps(gateway.manifests[id])
+    user.ok("lease", "close", dseq, "--yes")
+
+
 def test_quote(user: Typist, tmp_path: Path) -> None:
     """A price where something fits, and exit 1 with the nearest miss where nothing does; nothing is ordered."""
     assert "here" in user.ok("quote", file(tmp_path, SDL))

@@ -54,7 +54,7 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     blocked.write_text("in the way")
     with pytest.raises(DeployFailed, match="cannot be kept") as failed:
         Shelf(blocked).put(KEPT)
-    assert "nothing was ordered" in failed.value.fix
+    assert "nothing was sent" in failed.value.fix
 
 
 def test_many_at_once(tmp_path: Path) -> None:

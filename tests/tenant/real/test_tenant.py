@@ -247,3 +247,71 @@ def test_a_provider_that_is_down(market: Market) -> None:
         market.start_provider()
     carried_on(user, dseq[1])
     assert int(user.json("lease", "close", dseq[1], "--yes")["purse"]["refunded"]) > 0
+
+
+def test_an_order_is_written_signed_and_sent_on_three_machines(market: Market, tmp_path: Path) -> None:
+    """A desk without node or owner's key writes, a vault without a node signs, a courier sends; the desk's delegated key then
+    gives the provider its manifest, the lease becomes active, and its end is signed in the same way."""
+    nowhere = "http://127.0.0.1:9"
+    desk, vault, courier = (Tenant(tmp_path / name, url) for name, url in (("d", nowhere), ("v", nowhere), ("c", market.node)))
+    owner = vault.key()
+    signer = ("--generate-only", "--signer", vault.json("keys", "show")["key"])
+    chain = ("--chain-id", str(httpx.get(f"{market.node}/v1/status", timeout=30, trust_env=False).json()["chain_id"]))
+    courier.ok("account", "faucet", "--to", owner)
+    desk.key()
+    may = ("account", "delegate", "default", "--verb", "gateway", *signer, *chain, "--sequence", "1")
+    made = desk.run("deploy", WEB, *signer, *chain, "--sequence", "2")
+    assert made.returncode == 0, made.stderr
+    dseq = re.search(r"gpubid lease manifest (\d+)", made.stderr)
+    assert dseq, made.stderr
+    assert Path(re.search(r"kept in (\S+)", made.stderr)[1]).is_file()  # type: ignore[index]
+
+    def carry(unsigned: str) -> None:
+        (tmp_path / "unsigned").write_text(unsigned)
+        (tmp_path / "signed").write_text(vault.ok("tx", "sign", str(tmp_path / "unsigned")))
+        courier.ok("tx", "send", str(tmp_path / "signed"))
+
+    desk.ok("keys", "act-for", "default", owner)
+    online = Tenant(desk.home, market.node)
+    with Program(["lease", "manifest", dseq[1], *PATIENT, "-o", "json"], desk.home, GPUBID_NODE=market.node) as sending:
+        # It may be started first: it waits for the order, so that no minute is lost between the match and the manifest.
+        eventually(lambda: "not on the ledger yet" in sending.stderr, "the wait for the order")
+        carry(desk.ok(*may) + made.stdout)
+        assert sending.wait(300) == 0, sending.stderr
+    (lease,) = json.loads(sending.stdout)
+    assert online.json("lease", "show", lease["id"])["state"] == "active"
+    assert "hello from gpubid" in fetch(lease["status"])
+    carry(online.ok("lease", "close", lease["id"], *signer))
+    assert online.json("lease", "show", lease["id"])["reason"] == "owner"
+
+
+def test_a_running_deployment_is_updated(market: Market, tmp_path: Path) -> None:
+    """Another page, the same lease: new containers answer, devices and meter stay; what was ordered cannot change, and a
+    missing image leaves running what runs."""
+    user = market.tenant()
+    market.until_released()
+    deployed = user.json("deploy", SIMULATED, *PATIENT, timeout_s=300)
+    dseq, (lease,) = str(deployed["dseq"]), deployed["leases"]
+    before = user.json("lease", "show", dseq)
+    old = user.ok("lease", "exec", dseq, "hostname")
+    newer = variant(tmp_path, "newer.yaml", ("devices: ", "second devices: "), of=SIMULATED)
+    done = user.run("deploy", newer, "--update", dseq, *PATIENT, "-o", "json", timeout_s=300)
+    assert done.returncode == 0, done.stderr
+    (again,) = json.loads(done.stdout)["leases"]
+    assert again["id"] == lease["id"]
+    eventually(lambda: "second devices: " in user.ok("lease", "logs", dseq), "the log of the new container")
+    after = user.json("lease", "show", dseq)
+    for name in ("id", "state", "generation", "devices", "rate_per_hour", "created_ms"):
+        assert after[name] == before[name], name
+    assert (after["state"], old) == ("active", user.ok("lease", "exec", dseq, "hostname"))
+    assert int(after["up_ms"]) > int(before["up_ms"])
+    ghost = variant(tmp_path, "ghost.yaml", ("gpubid/busybox:test", "127.0.0.1:9/ghost:none"), of=SIMULATED)
+    missing = user.run("deploy", ghost, "--update", dseq, "--timeout", "2")
+    assert missing.returncode == 6, missing.stderr
+    eventually(lambda: "ghost" in user.ok("lease", "status", dseq), "the reason to be told")
+    assert "second devices: " in user.ok("lease", "logs", dseq)
+    bigger = variant(tmp_path, "bigger.yaml", ("units: 2", "units: 1"), of=SIMULATED)
+    refused = user.run("deploy", bigger, "--update", dseq)
+    assert (refused.returncode, "gpubid lease close" in refused.stderr) == (5, True), refused.stderr
+    purse = user.json("lease", "close", dseq, "--yes")["purse"]
+    assert int(purse["paid"]) > 0
