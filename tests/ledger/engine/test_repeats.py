@@ -57,7 +57,7 @@ def test_old_repeats_hold_nobody_up(url: str, opened: Opened, monkeypatch: pytes
 
     def slow(tx_id: str) -> Receipt | None:
         looked.set()
-        assert go.wait(30)
+        assert go.wait(10)
         return real(tx_id)
 
     engine._repeats._receipt_of = slow
