@@ -200,8 +200,8 @@ def _cpu(process: psutil.Process) -> dict[str, float]:
     """Seconds of CPU so far: a node's loop, its writer (it checks signatures while it would wait), its other processes, ours."""
     threads = {thread.id: thread.user_time + thread.system_time for thread in process.threads()}
     return {
-        "the loop: HTTP and decode": threads.pop(process.pid),
-        "the writer: apply, root, commit, a share of the signatures": sum(threads.values()),
+        "the loop: HTTP": threads.pop(process.pid),
+        "the writer: decode, apply, root, commit, a share of the signatures": sum(threads.values()),
         "the other signatures": sum(sum(child.cpu_times()[:2]) for child in process.children()),
         "the client": time.process_time(),
     }
