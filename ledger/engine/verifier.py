@@ -16,7 +16,10 @@ from typing import Final
 
 from ledger.protocol.transaction import signed_content
 
+NUMBER: Final = 4
 CONTENT: Final = 32
+"""Bytes of a chunk's number and of what a transaction signs, in an answer."""
+
 NOT_GOOD: Final = bytes(CONTENT)
 """Stands for a transaction that is not canonical, or whose signature is not good; no hash is ever this."""
 
@@ -34,7 +37,7 @@ def chunk_of(number: int, start: int, lengths: list[int]) -> bytes:
 def answer_of(message: bytes, memory: mmap.mmap) -> bytes:
     """The answer to a chunk: its number, and for each transaction what it signs, or `NOT_GOOD`."""
     number, at = HEAD.unpack_from(message)
-    answer = [number.to_bytes(4, "big")]
+    answer = [number.to_bytes(NUMBER, "big")]
     for (length,) in Struct(">I").iter_unpack(message[HEAD.size :]):
         answer.append(signed_content(memory[at : at + length]) or NOT_GOOD)
         at += length

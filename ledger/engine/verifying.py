@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from ledger.engine.verifier import CONTENT, NOT_GOOD, answer_of, chunk_of
+from ledger.engine.verifier import CONTENT, NOT_GOOD, NUMBER, answer_of, chunk_of
 from ledger.protocol.transaction import signed_content
 
 INLINE: Final = 8
@@ -29,7 +29,7 @@ LOOK_S: Final = 0.2
 """How often it is looked whether the workers live, while nothing comes from them."""
 
 _QUESTION: Final = len(chunk_of(0, 0, [0] * CHUNK))
-_ANSWER: Final = 4 + CHUNK * CONTENT
+_ANSWER: Final = NUMBER + CHUNK * CONTENT
 _BUFFER: Final = 1 << 20
 
 _log = structlog.get_logger()
@@ -191,14 +191,14 @@ class Verifying:
         return True
 
     def _answered(self, message: bytes) -> None:
-        number = int.from_bytes(message[:4], "big")
+        number = int.from_bytes(message[:NUMBER], "big")
         for batch in self._batches:
             if number in batch.missing:
                 batch.missing.remove(number)
                 first = batch.chunks.index(number) * CHUNK
                 asked = min(CHUNK, len(batch.raws) - first)
-                assert len(message) == 4 + asked * CONTENT, "a worker answers what it was asked"
-                batch.answers[number] = message[4:]
+                assert len(message) == NUMBER + asked * CONTENT, "a worker answers what it was asked"
+                batch.answers[number] = message[NUMBER:]
                 return
 
     def _look(self) -> None:

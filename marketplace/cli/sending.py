@@ -36,6 +36,8 @@ def transact(node: str, key_name: str, *messages: "Message") -> "list[Receipt] |
         for transaction in ordered(node, key_name, batches):
             click.echo(encode(transaction).decode())
         return None
+    if not batches:
+        return []  # nothing to sign: no key is asked for
     principal, seed = opened(key_name)
     folder = home_path() / "outbox" / key_name
     with connect(node) as client:
