@@ -27,9 +27,8 @@ from ledger.engine.log import Log, StoredBlock
 from ledger.engine.repeats import Repeats
 from ledger.engine.verifier import NOT_GOOD
 from ledger.engine.verifying import Verifying
-from ledger.machine.machine import Machine, UpgradeRequired
+from ledger.machine.machine import Machine, check_protocol
 from ledger.machine.module import Module
-from ledger.protocol import genesis as rules
 from ledger.protocol.block import Event, Header, Receipt
 from ledger.protocol.errors import Code, Rejected
 from ledger.protocol.genesis import Genesis
@@ -107,10 +106,10 @@ class Engine:
         try:
             newest = log.block(log.height())
             if newest is not None:
-                _check_known(newest.header.protocol, newest.header.height)
+                check_protocol(newest.header.protocol, newest.header.height)
             machine = open_machine(log, genesis, modules)
             # Better now than in the middle of the next block.
-            _check_known(machine.protocol_ahead, machine.head.height + 1)
+            check_protocol(machine.protocol_ahead, machine.head.height + 1)
             engine = cls(log, machine, clock or SystemClock(), on_fatal)
         except BaseException:
             log.close()
@@ -426,11 +425,6 @@ class Engine:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._store.close()
-
-
-def _check_known(protocol: int, height: int) -> None:
-    if protocol > rules.PROTOCOL:
-        raise UpgradeRequired(protocol, height)
 
 
 def _answer(answers: Iterable[tuple[Entry, Outcome]]) -> None:

@@ -12,9 +12,8 @@ import msgspec
 
 from ledger.engine.errors import LedgerPruned
 from ledger.engine.log import Log
-from ledger.machine.machine import Machine, UpgradeRequired
+from ledger.machine.machine import Machine, UpgradeRequired, check_protocol
 from ledger.machine.module import Module
-from ledger.protocol import genesis as rules
 from ledger.protocol.block import BlockResult, Header, Receipt
 from ledger.protocol.encoding import encode
 from ledger.protocol.errors import Code, Rejected
@@ -172,9 +171,10 @@ def _apply(machine: Machine, line: bytes) -> BlockResult:
 
 def _check_rules(protocol: int, height: int) -> None:
     """Before anything of the block is read: older software may not even be able to decode what newer rules know."""
-    if protocol > rules.PROTOCOL:
-        newer = UpgradeRequired(protocol, height)
-        raise VerifyFailed(height, str(newer), "install a release that knows this protocol and verify again")
+    try:
+        check_protocol(protocol, height)
+    except UpgradeRequired as newer:
+        raise VerifyFailed(height, str(newer), "install a release that knows this protocol and verify again") from None
 
 
 def _checkpoint(raw: bytes, key: str | None, genesis: Genesis) -> CheckpointStatement:

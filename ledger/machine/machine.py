@@ -44,6 +44,12 @@ class UpgradeRequired(Exception):
         self.fix = "install a release that knows this protocol and start again: what was committed stays as it is"
 
 
+def check_protocol(protocol: int, height: int) -> None:
+    """UpgradeRequired where the rules of a block are newer than those this software knows."""
+    if protocol > rules.PROTOCOL:
+        raise UpgradeRequired(protocol, height)
+
+
 class Machine:
     """State in memory, changed by whole blocks only. An exception out of `apply_block` is a bug: stop and replay."""
 
@@ -103,8 +109,7 @@ class Machine:
         minted = {spec.name: 0 for spec in genesis.denominations}
         if len(minted) != len(genesis.denominations):
             raise ValueError("the genesis names a denomination twice")
-        if genesis.protocol > rules.PROTOCOL:
-            raise UpgradeRequired(genesis.protocol, 0)
+        check_protocol(genesis.protocol, 0)
         for address in (genesis.governance, *(spec.issuer for spec in genesis.denominations)):
             check_address(address)
         for allocation in genesis.allocations:
@@ -155,8 +160,7 @@ class Machine:
         self._crowding.begin_block()
         begin = self._context(time_ms, height)
         begin.protocol = params.advance(begin)
-        if begin.protocol > rules.PROTOCOL:
-            raise UpgradeRequired(begin.protocol, height)
+        check_protocol(begin.protocol, height)
         for module in self.modules:
             module.begin_block(begin)
         self._run_due(begin, time_ms)
